@@ -1,0 +1,366 @@
+//! The catalogue of the cluster: which tables and partitions there are, as items of partition 0.
+//!
+//! The catalogue is a table like every other, with a string partition key and a string sort key:
+//!
+//! | pk | sk | row |
+//! |---|---|---|
+//! | `table` | table name | [`TableRow`] |
+//! | `partition` | partition id, 20 digits | [`PartitionRow`] |
+//! | `sequence` | `id` | the greatest id given so far, [`SequenceRow`] |
+//!
+//! This module only converts rows from and to attributes; who writes them, and when, is the control
+//! plane's business. Membership and placement live in these rows, never in a side table.
+
+use crate::ids::{Generation, NodeId, PartitionId, ShardId, TableId};
+use crate::key::{KeyAttribute, KeySchema, KeyType, KeyValue, collection_prefix, encode_key};
+use crate::number::Number;
+use crate::value::{AttributeValue, Attributes};
+
+const TABLE: &str = "table";
+const PARTITION: &str = "partition";
+const SEQUENCE: &str = "sequence";
+
+/// The key schema of the catalogue itself.
+pub fn schema() -> KeySchema {
+    let attribute = |name: &str| KeyAttribute { name: name.to_owned(), key_type: KeyType::S };
+    KeySchema { partition: attribute("pk"), sort: Some(attribute("sk")) }
+}
+
+fn row_key(kind: &str, name: &str) -> Vec<u8> {
+    encode_key(&KeyValue::S(kind.to_owned()), Some(&KeyValue::S(name.to_owned())))
+}
+
+/// Key of a table's row.
+pub fn table_key(name: &str) -> Vec<u8> {
+    row_key(TABLE, name)
+}
+
+/// Key of a partition's row.
+pub fn partition_key(id: PartitionId) -> Vec<u8> {
+    row_key(PARTITION, &format!("{:020}", id.0))
+}
+
+/// Key of the row that hands out ids.
+pub fn sequence_key() -> Vec<u8> {
+    row_key(SEQUENCE, "id")
+}
+
+/// What the keys of all tables' rows begin with; they sort by table name.
+pub fn tables_prefix() -> Vec<u8> {
+    collection_prefix(&KeyValue::S(TABLE.to_owned()))
+}
+
+/// What the keys of all partitions' rows begin with.
+pub fn partitions_prefix() -> Vec<u8> {
+    collection_prefix(&KeyValue::S(PARTITION.to_owned()))
+}
+
+/// Why an item of the catalogue is not the row it should be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("catalogue row: attribute {attribute} is absent or malformed")]
+pub struct RowError {
+    /// The attribute at fault.
+    pub attribute: &'static str,
+}
+
+/// Where a table is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableStatus {
+    /// Its partitions are being made.
+    Creating,
+    /// Open to requests.
+    Active,
+    /// Its partitions are being dropped.
+    Deleting,
+}
+
+impl TableStatus {
+    /// DynamoDB's name of the status.
+    pub fn name(self) -> &'static str {
+        match self {
+            TableStatus::Creating => "CREATING",
+            TableStatus::Active => "ACTIVE",
+            TableStatus::Deleting => "DELETING",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<TableStatus> {
+        [TableStatus::Creating, TableStatus::Active, TableStatus::Deleting]
+            .into_iter()
+            .find(|s| s.name() == name)
+    }
+}
+
+/// Provisioned throughput in capacity units a second; nothing of it means on demand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Throughput {
+    /// Read capacity units.
+    pub read_units: u64,
+    /// Write capacity units.
+    pub write_units: u64,
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableRow {
+    /// Its identity; a table made again under the same name has another.
+    pub id: TableId,
+    /// Its name.
+    pub name: String,
+    /// What identifies its items.
+    pub schema: KeySchema,
+    /// Where it is in its life.
+    pub status: TableStatus,
+    /// Milliseconds since the Unix epoch.
+    pub created_ms: u64,
+    /// Provisioned throughput, or nothing for on demand.
+    pub throughput: Option<Throughput>,
+    /// Whether DeleteTable is refused.
+    pub deletion_protection: bool,
+}
+
+/// A partition: a contiguous range of encoded keys of one table, and where its copy is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartitionRow {
+    /// The table it belongs to.
+    pub table: TableId,
+    /// The least encoded key that belongs to it; empty for the first partition.
+    pub lower: Vec<u8>,
+    /// The least encoded key behind it; nothing for the last partition.
+    pub upper: Option<Vec<u8>>,
+    /// Its identity.
+    pub id: PartitionId,
+    /// Counts changes of range or owner.
+    pub generation: Generation,
+    /// The node that holds it.
+    pub node: NodeId,
+    /// The shard of that node.
+    pub shard: ShardId,
+}
+
+/// The greatest table or partition id given so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SequenceRow {
+    /// That id.
+    pub last: u64,
+}
+
+fn text(value: &str) -> AttributeValue {
+    AttributeValue::S(value.to_owned())
+}
+
+fn integer(value: u64) -> AttributeValue {
+    AttributeValue::N(Number::from(value))
+}
+
+/// Reads typed attributes of a row and says which one is at fault.
+struct Reader<'a>(&'a Attributes);
+
+impl Reader<'_> {
+    fn text(&self, attribute: &'static str) -> Result<String, RowError> {
+        match self.0.get(attribute) {
+            Some(AttributeValue::S(text)) => Ok(text.clone()),
+            _ => Err(RowError { attribute }),
+        }
+    }
+
+    fn binary(&self, attribute: &'static str) -> Result<Vec<u8>, RowError> {
+        match self.0.get(attribute) {
+            Some(AttributeValue::B(bytes)) => Ok(bytes.clone()),
+            _ => Err(RowError { attribute }),
+        }
+    }
+
+    fn flag(&self, attribute: &'static str) -> Result<bool, RowError> {
+        match self.0.get(attribute) {
+            Some(AttributeValue::Bool(flag)) => Ok(*flag),
+            _ => Err(RowError { attribute }),
+        }
+    }
+
+    fn integer<T: TryFrom<u64>>(&self, attribute: &'static str) -> Result<T, RowError> {
+        let fault = RowError { attribute };
+        match self.0.get(attribute) {
+            Some(AttributeValue::N(number)) => {
+                u64::try_from(number).ok().and_then(|value| T::try_from(value).ok()).ok_or(fault)
+            }
+            _ => Err(fault),
+        }
+    }
+
+    fn key_attribute(&self, name: &'static str, key_type: &'static str) -> Result<KeyAttribute, RowError> {
+        let parsed = KeyType::from_name(&self.text(key_type)?).ok_or(RowError { attribute: key_type })?;
+        Ok(KeyAttribute { name: self.text(name)?, key_type: parsed })
+    }
+
+    fn has(&self, attribute: &str) -> bool {
+        self.0.get(attribute).is_some()
+    }
+}
+
+impl TableRow {
+    /// The row as an item.
+    pub fn to_attributes(&self) -> Attributes {
+        let mut pairs = vec![
+            ("pk", text(TABLE)),
+            ("sk", text(&self.name)),
+            ("id", integer(self.id.0)),
+            ("partition_key", text(&self.schema.partition.name)),
+            ("partition_key_type", text(self.schema.partition.key_type.name())),
+            ("status", text(self.status.name())),
+            ("created_ms", integer(self.created_ms)),
+            ("deletion_protection", AttributeValue::Bool(self.deletion_protection)),
+        ];
+        if let Some(sort) = &self.schema.sort {
+            pairs.push(("sort_key", text(&sort.name)));
+            pairs.push(("sort_key_type", text(sort.key_type.name())));
+        }
+        if let Some(throughput) = self.throughput {
+            pairs.push(("read_units", integer(throughput.read_units)));
+            pairs.push(("write_units", integer(throughput.write_units)));
+        }
+        pairs.into_iter().collect()
+    }
+
+    /// The row that an item holds.
+    ///
+    /// # Errors
+    /// The first attribute that is absent or malformed.
+    pub fn from_attributes(attributes: &Attributes) -> Result<TableRow, RowError> {
+        let row = Reader(attributes);
+        let sort = row.has("sort_key").then(|| row.key_attribute("sort_key", "sort_key_type")).transpose()?;
+        let throughput = || -> Result<Throughput, RowError> {
+            Ok(Throughput {
+                read_units: row.integer("read_units")?,
+                write_units: row.integer("write_units")?,
+            })
+        };
+        Ok(TableRow {
+            id: TableId(row.integer("id")?),
+            name: row.text("sk")?,
+            schema: KeySchema { partition: row.key_attribute("partition_key", "partition_key_type")?, sort },
+            status: TableStatus::from_name(&row.text("status")?).ok_or(RowError { attribute: "status" })?,
+            created_ms: row.integer("created_ms")?,
+            throughput: row.has("read_units").then(throughput).transpose()?,
+            deletion_protection: row.flag("deletion_protection")?,
+        })
+    }
+}
+
+impl PartitionRow {
+    /// The catalogue's own partition, which owns every key of the catalogue.
+    pub fn catalogue(node: NodeId, shard: ShardId) -> PartitionRow {
+        PartitionRow {
+            table: TableId::CATALOGUE,
+            lower: Vec::new(),
+            upper: None,
+            id: PartitionId::CATALOGUE,
+            generation: Generation(1),
+            node,
+            shard,
+        }
+    }
+
+    /// Whether the partition owns this encoded key.
+    pub fn owns(&self, key: &[u8]) -> bool {
+        self.lower.as_slice() <= key && self.upper.as_deref().is_none_or(|upper| key < upper)
+    }
+
+    /// The row as an item.
+    pub fn to_attributes(&self) -> Attributes {
+        let mut pairs = vec![
+            ("pk", text(PARTITION)),
+            ("sk", text(&format!("{:020}", self.id.0))),
+            ("id", integer(self.id.0)),
+            ("table", integer(self.table.0)),
+            ("lower", AttributeValue::B(self.lower.clone())),
+            ("generation", integer(self.generation.0.into())),
+            ("node", integer(self.node.0.into())),
+            ("shard", integer(self.shard.0.into())),
+        ];
+        if let Some(upper) = &self.upper {
+            pairs.push(("upper", AttributeValue::B(upper.clone())));
+        }
+        pairs.into_iter().collect()
+    }
+
+    /// The row that an item holds.
+    ///
+    /// # Errors
+    /// The first attribute that is absent or malformed.
+    pub fn from_attributes(attributes: &Attributes) -> Result<PartitionRow, RowError> {
+        let row = Reader(attributes);
+        Ok(PartitionRow {
+            table: TableId(row.integer("table")?),
+            lower: row.binary("lower")?,
+            upper: row.has("upper").then(|| row.binary("upper")).transpose()?,
+            id: PartitionId(row.integer("id")?),
+            generation: Generation(row.integer("generation")?),
+            node: NodeId(row.integer("node")?),
+            shard: ShardId(row.integer("shard")?),
+        })
+    }
+}
+
+impl SequenceRow {
+    /// The row as an item.
+    pub fn to_attributes(&self) -> Attributes {
+        [("pk", text(SEQUENCE)), ("sk", text("id")), ("last", integer(self.last))].into_iter().collect()
+    }
+
+    /// The row that an item holds.
+    ///
+    /// # Errors
+    /// The first attribute that is absent or malformed.
+    pub fn from_attributes(attributes: &Attributes) -> Result<SequenceRow, RowError> {
+        Ok(SequenceRow { last: Reader(attributes).integer("last")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table() -> TableRow {
+        TableRow {
+            id: TableId(7),
+            name: "orders".into(),
+            schema: KeySchema {
+                partition: KeyAttribute { name: "customer".into(), key_type: KeyType::S },
+                sort: Some(KeyAttribute { name: "at".into(), key_type: KeyType::N }),
+            },
+            status: TableStatus::Creating,
+            created_ms: 1_700_000_000_123,
+            throughput: Some(Throughput { read_units: 5, write_units: 6 }),
+            deletion_protection: true,
+        }
+    }
+
+    #[test]
+    fn rows_come_back_from_their_items() {
+        let on_demand = TableRow { throughput: None, ..table() };
+        for row in [table(), on_demand] {
+            assert_eq!(TableRow::from_attributes(&row.to_attributes()), Ok(row));
+        }
+        let last = PartitionRow::catalogue(NodeId(1), ShardId(0));
+        let first = PartitionRow { id: PartitionId(9), upper: Some(vec![8]), ..last.clone() };
+        for row in [first, last] {
+            assert_eq!(PartitionRow::from_attributes(&row.to_attributes()), Ok(row));
+        }
+    }
+
+    #[test]
+    fn a_row_without_an_attribute_names_it() {
+        assert_eq!(TableRow::from_attributes(&Attributes::default()), Err(RowError { attribute: "id" }));
+    }
+
+    #[test]
+    fn rows_stand_under_their_prefixes() {
+        assert!(table_key("orders").starts_with(&tables_prefix()));
+        assert!(partition_key(PartitionId(3)).starts_with(&partitions_prefix()));
+        assert_eq!(
+            crate::key::encode_item_key(&schema(), &table().to_attributes()),
+            Some(table_key("orders"))
+        );
+    }
+}

@@ -1,0 +1,52 @@
+//! Timestamps of writes: a hybrid logical clock (Kulkarni et al., "Logical Physical Clocks", 2014).
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// Nanoseconds since the Unix epoch, made strictly increasing within a partition.
+#[derive(
+    Archive, Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash,
+)]
+pub struct Timestamp(pub u64);
+
+impl From<&ArchivedTimestamp> for Timestamp {
+    fn from(archived: &ArchivedTimestamp) -> Self {
+        Timestamp(archived.0.into())
+    }
+}
+
+/// Yields timestamps that follow the wall clock and never repeat or go back, whatever the wall clock does.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HybridClock {
+    last: Timestamp,
+}
+
+impl HybridClock {
+    /// A clock that continues after `last`, the greatest timestamp seen so far.
+    pub fn after(last: Timestamp) -> Self {
+        HybridClock { last }
+    }
+
+    /// Takes note of a timestamp made elsewhere, so that the next one is greater.
+    pub fn observe(&mut self, seen: Timestamp) {
+        self.last = self.last.max(seen);
+    }
+
+    /// The next timestamp at wall-clock time `now_ns` (nanoseconds since the Unix epoch).
+    pub fn tick(&mut self, now_ns: u64) -> Timestamp {
+        let next = now_ns.max(self.last.0.checked_add(1).expect("the year 2554 is far away"));
+        self.last = Timestamp(next);
+        self.last
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_goes_back_still_yields_rising_timestamps() {
+        let mut clock = HybridClock::after(Timestamp(10));
+        let stamps: Vec<u64> = [5, 20, 20, 7, 30].into_iter().map(|now| clock.tick(now).0).collect();
+        assert_eq!(stamps, [11, 20, 21, 22, 30]);
+    }
+}
