@@ -1,0 +1,460 @@
+//! The messages, one struct a kind, borrowed where they are written and read in place where they arrive.
+
+use crate::frame::{self, Frame, HEADER_BYTES};
+use bytes::Bytes;
+use evenkeel_model::{ClusterId, Generation, KeySchema, NodeId, PartitionId, ShardId, Slot};
+use rkyv::api::high::{HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::with::{InlineAsBox, Map};
+use rkyv::{Archive, Portable, Serialize, rancor};
+
+/// What a frame holds. Answers have the highest bit set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u16)]
+pub enum Kind {
+    /// [`Hello`], the first frame of a connection's first stream.
+    Hello = 0x0001,
+    /// [`Get`].
+    Get = 0x0002,
+    /// [`Put`].
+    Put = 0x0003,
+    /// [`Delete`].
+    Delete = 0x0004,
+    /// [`Range`].
+    Range = 0x0005,
+    /// [`Watch`].
+    Watch = 0x0006,
+    /// [`PartitionStatistics`].
+    PartitionStatistics = 0x0007,
+    /// [`CreateTable`].
+    CreateTable = 0x0010,
+    /// [`DeleteTable`].
+    DeleteTable = 0x0011,
+    /// [`CreatePartition`].
+    CreatePartition = 0x0020,
+    /// [`DropPartition`].
+    DropPartition = 0x0021,
+    /// [`Welcome`].
+    Welcome = 0x8001,
+    /// [`Found`].
+    Found = 0x8002,
+    /// [`Written`], to put and delete.
+    Written = 0x8003,
+    /// [`Page`].
+    Page = 0x8005,
+    /// [`Changed`].
+    Changed = 0x8006,
+    /// [`PartitionCounts`].
+    PartitionCounts = 0x8007,
+    /// [`Table`], to create and delete table.
+    Table = 0x8010,
+    /// [`Done`], to create and drop partition.
+    Done = 0x8020,
+    /// [`crate::Refusal`], to anything.
+    Refusal = 0xFFFF,
+}
+
+impl Kind {
+    const ALL: [Kind; 20] = [
+        Kind::Hello,
+        Kind::Get,
+        Kind::Put,
+        Kind::Delete,
+        Kind::Range,
+        Kind::Watch,
+        Kind::PartitionStatistics,
+        Kind::CreateTable,
+        Kind::DeleteTable,
+        Kind::CreatePartition,
+        Kind::DropPartition,
+        Kind::Welcome,
+        Kind::Found,
+        Kind::Written,
+        Kind::Page,
+        Kind::Changed,
+        Kind::PartitionCounts,
+        Kind::Table,
+        Kind::Done,
+        Kind::Refusal,
+    ];
+
+    /// The kind of this number, if this program knows it.
+    pub fn from_number(number: u16) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|kind| *kind as u16 == number)
+    }
+}
+
+/// A message of one kind.
+pub trait Message: for<'a> Serialize<HighSerializer<Vec<u8>, ArenaHandle<'a>, rancor::Panic>> {
+    /// The kind that says so in the frame.
+    const KIND: Kind;
+}
+
+/// The first request on a connection: who is there. Anything else before it is refused.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Hello {
+    /// The cluster the sender wants or belongs to; nothing if it will take the one it finds.
+    pub cluster: Option<ClusterId>,
+    /// The lowest protocol version the sender speaks.
+    pub version_min: u16,
+    /// The highest protocol version the sender speaks.
+    pub version_max: u16,
+    /// Drawn at random when the sender started.
+    pub incarnation: u64,
+}
+
+/// Where a node is: shard `n` listens on UDP port `port_base + n`.
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// The node.
+    pub id: NodeId,
+    /// Its availability zone.
+    pub zone: String,
+    /// IP address or name.
+    pub host: String,
+    /// UDP port of shard 0.
+    pub port_base: u16,
+    /// How many shards it has.
+    pub shards: u16,
+}
+
+/// The answer to [`Hello`]: where the sender is, and the way to the catalogue.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Welcome {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The protocol version both sides will speak.
+    pub version: u16,
+    /// The node that answers.
+    pub node: NodeId,
+    /// The shard that answers.
+    pub shard: ShardId,
+    /// Drawn at random when the node started.
+    pub incarnation: u64,
+    /// All nodes of the cluster.
+    pub nodes: Vec<NodeAddress>,
+    /// The node that holds partition 0.
+    pub catalogue_node: NodeId,
+    /// The shard that holds partition 0.
+    pub catalogue_shard: ShardId,
+}
+
+/// Reads one item, strongly consistent.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Get<'a> {
+    /// The partition that owns the key.
+    pub partition: PartitionId,
+    /// Its generation, as the sender knows it.
+    pub generation: Generation,
+    /// The encoded key.
+    #[rkyv(with = InlineAsBox)]
+    pub key: &'a [u8],
+}
+
+/// The answer to [`Get`].
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Found<'a> {
+    /// The stored item, if there is one.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub item: Option<&'a [u8]>,
+}
+
+/// Replaces one item.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Put<'a> {
+    /// The partition that owns the key.
+    pub partition: PartitionId,
+    /// Its generation, as the sender knows it.
+    pub generation: Generation,
+    /// Whether the answer shall carry the item that was replaced.
+    pub return_old: bool,
+    /// The encoded key.
+    #[rkyv(with = InlineAsBox)]
+    pub key: &'a [u8],
+    /// The item, as `model::encode_item` made it.
+    #[rkyv(with = InlineAsBox)]
+    pub item: &'a [u8],
+}
+
+/// Deletes one item; not an error if there is none.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Delete<'a> {
+    /// The partition that owns the key.
+    pub partition: PartitionId,
+    /// Its generation, as the sender knows it.
+    pub generation: Generation,
+    /// Whether the answer shall carry the item that was deleted.
+    pub return_old: bool,
+    /// The encoded key.
+    #[rkyv(with = InlineAsBox)]
+    pub key: &'a [u8],
+}
+
+/// The answer to [`Put`] and [`Delete`]: the write is durable.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Written<'a> {
+    /// Where the write stands in its partition's log.
+    pub slot: Slot,
+    /// The item that was there before, if it was asked for and there was one.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub old: Option<&'a [u8]>,
+}
+
+/// Reads a page of consecutive items, strongly consistent.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Range<'a> {
+    /// The partition that owns the range.
+    pub partition: PartitionId,
+    /// Its generation, as the sender knows it.
+    pub generation: Generation,
+    /// Whether to begin at the upper end.
+    pub reverse: bool,
+    /// Most items wanted.
+    pub items_max: u32,
+    /// Most data wanted, by DynamoDB's item sizes; the item that reaches it is the last one.
+    pub bytes_max: u32,
+    /// The least encoded key wanted.
+    #[rkyv(with = InlineAsBox)]
+    pub lower: &'a [u8],
+    /// The least encoded key behind the range; nothing for no end.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub upper: Option<&'a [u8]>,
+}
+
+/// One item of a [`Page`].
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Row<'a> {
+    /// The encoded key.
+    #[rkyv(with = InlineAsBox)]
+    pub key: &'a [u8],
+    /// The stored item.
+    #[rkyv(with = InlineAsBox)]
+    pub item: &'a [u8],
+}
+
+/// The answer to [`Range`].
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Page<'a> {
+    /// The slot up to which the partition had applied its log when it read.
+    pub applied: Slot,
+    /// Whether the range holds more behind the last item.
+    pub more: bool,
+    /// The items in the order asked for.
+    pub rows: Vec<Row<'a>>,
+}
+
+/// Waits until the partition has applied more than a slot, or half of the time given has passed.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Watch {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation, as the sender knows it.
+    pub generation: Generation,
+    /// What the sender has seen.
+    pub after: Slot,
+}
+
+/// The answer to [`Watch`].
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Changed {
+    /// The slot applied last; not above `after` if nothing has changed.
+    pub applied: Slot,
+}
+
+/// Asks how much a partition holds.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct PartitionStatistics {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation, as the sender knows it.
+    pub generation: Generation,
+}
+
+/// The answer to [`PartitionStatistics`].
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct PartitionCounts {
+    /// Items.
+    pub items: u64,
+    /// Their size by DynamoDB's rules, in bytes.
+    pub bytes: u64,
+}
+
+/// Asks the control plane, beside partition 0, to make a table.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct CreateTable {
+    /// The table's name.
+    pub name: String,
+    /// What identifies its items.
+    pub schema: KeySchema,
+    /// Provisioned read and write capacity units a second, or nothing for on demand.
+    pub throughput: Option<(u64, u64)>,
+    /// Whether DeleteTable shall be refused.
+    pub deletion_protection: bool,
+}
+
+/// Asks the control plane to delete a table.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct DeleteTable {
+    /// The table's name.
+    pub name: String,
+}
+
+/// The answer to [`CreateTable`] and [`DeleteTable`].
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Table<'a> {
+    /// The table's row of the catalogue, as a stored item.
+    #[rkyv(with = InlineAsBox)]
+    pub row: &'a [u8],
+}
+
+/// Tells a shard to hold a partition; done already is done.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct CreatePartition<'a> {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation.
+    pub generation: Generation,
+    /// The partition's row of the catalogue, as a stored item.
+    #[rkyv(with = InlineAsBox)]
+    pub row: &'a [u8],
+}
+
+/// Tells a shard to forget a partition and what it holds; done already is done.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct DropPartition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation.
+    pub generation: Generation,
+}
+
+/// The answer to [`CreatePartition`] and [`DropPartition`]: it is durable.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Done {}
+
+macro_rules! kinds {
+    ($($message:ty => $kind:ident),* $(,)?) => {
+        $(impl Message for $message {
+            const KIND: Kind = Kind::$kind;
+        })*
+    };
+}
+
+kinds!(
+    Hello => Hello, Welcome => Welcome,
+    Get<'_> => Get, Found<'_> => Found,
+    Put<'_> => Put, Delete<'_> => Delete, Written<'_> => Written,
+    Range<'_> => Range, Page<'_> => Page,
+    Watch => Watch, Changed => Changed,
+    PartitionStatistics => PartitionStatistics, PartitionCounts => PartitionCounts,
+    CreateTable => CreateTable, DeleteTable => DeleteTable, Table<'_> => Table,
+    CreatePartition<'_> => CreatePartition, DropPartition => DropPartition, Done => Done,
+);
+
+/// Why a frame's body is not the message wanted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Another kind of message.
+    #[error("message of kind {found:#06x}, expected {expected:?}")]
+    Kind {
+        /// The kind found.
+        found: u16,
+        /// The kind wanted.
+        expected: Kind,
+    },
+    /// The archive is malformed.
+    #[error("malformed message: {0}")]
+    Malformed(String),
+}
+
+/// A whole frame holding the message.
+///
+/// # Panics
+/// If the message exceeds [`frame::BODY_BYTES_MAX`]; senders keep their own limits.
+pub fn encode<M: Message>(message: &M, request_id: u64, timeout_us: u64) -> Bytes {
+    // Large enough for most messages, so that the buffer grows at most once more for a large item.
+    let mut buffer = Vec::with_capacity(HEADER_BYTES + 2048);
+    buffer.resize(HEADER_BYTES, 0);
+    let result: Result<Vec<u8>, rancor::Panic> = rkyv::api::high::to_bytes_in(message, buffer);
+    let mut bytes = match result {
+        Ok(bytes) => bytes,
+    };
+    frame::seal(&mut bytes, M::KIND as u16, request_id, timeout_us);
+    bytes.into()
+}
+
+/// The message in a frame, validated, read in place.
+///
+/// # Errors
+/// Another kind, or an archive that is not valid.
+pub fn decode<M>(frame: &Frame) -> Result<&M::Archived, DecodeError>
+where
+    M: Message + Archive,
+    M::Archived: Portable + for<'a> CheckBytes<HighValidator<'a, rancor::Error>>,
+{
+    if frame.header.kind != M::KIND as u16 {
+        return Err(DecodeError::Kind { found: frame.header.kind, expected: M::KIND });
+    }
+    rkyv::access::<M::Archived, rancor::Error>(&frame.body)
+        .map_err(|error| DecodeError::Malformed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::refusal::{Refusal, RefusalCode};
+
+    #[test]
+    fn a_put_is_read_in_place_as_it_was_written() {
+        let put = Put {
+            partition: PartitionId(7),
+            generation: Generation(2),
+            return_old: true,
+            key: b"key",
+            item: &[9; 1000],
+        };
+        let frame = frame::open(encode(&put, 5, 0)).unwrap();
+        let read = decode::<Put>(&frame).unwrap();
+        assert_eq!((&*read.key, &*read.item, read.return_old), (&b"key"[..], &[9u8; 1000][..], true));
+        assert_eq!(PartitionId::from(&read.partition), PartitionId(7));
+        assert_eq!(
+            decode::<Get>(&frame).err(),
+            Some(DecodeError::Kind { found: Kind::Put as u16, expected: Kind::Get })
+        );
+    }
+
+    #[test]
+    fn messages_of_version_1_are_frozen() {
+        let get = Get { partition: PartitionId(7), generation: Generation(2), key: b"key" };
+        let refusal = Refusal::new(RefusalCode::Overloaded, "later");
+        let hex = |bytes: Bytes| evenkeel_model::hex::Hex(&bytes[HEADER_BYTES..]).to_string();
+        assert_eq!(hex(encode(&get, 1, 0)), "6b6579070000000000000002000000f1ffffff03000000");
+        assert_eq!(hex(encode(&refusal, 1, 0)), "02006c61746572ffffff");
+    }
+
+    #[test]
+    fn a_truncated_or_flipped_archive_never_panics() {
+        let rows = vec![Row { key: b"a", item: b"b" }, Row { key: b"c", item: b"d" }];
+        let whole = frame::open(encode(&Page { applied: Slot(1), more: false, rows }, 1, 0)).unwrap();
+        for at in 0..whole.body.len() {
+            for flip in [1u8, 0x80, 0xFF] {
+                let mut body = whole.body.to_vec();
+                body[at] ^= flip;
+                let flipped = Frame { header: whole.header, body: body.into() };
+                if let Ok(page) = decode::<Page>(&flipped) {
+                    let _ = page.rows.iter().map(|row| row.item.len()).sum::<usize>();
+                }
+            }
+            let cut = Frame { header: whole.header, body: whole.body.slice(..at) };
+            let _ = decode::<Page>(&cut);
+        }
+    }
+
+    #[test]
+    fn every_kind_is_found_by_its_number() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_number(kind as u16), Some(kind));
+        }
+    }
+}
