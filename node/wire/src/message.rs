@@ -377,9 +377,7 @@ pub fn encode<M: Message>(message: &M, request_id: u64, timeout_us: u64) -> Byte
     let mut buffer = Vec::with_capacity(HEADER_BYTES + 2048);
     buffer.resize(HEADER_BYTES, 0);
     let result: Result<Vec<u8>, rancor::Panic> = rkyv::api::high::to_bytes_in(message, buffer);
-    let mut bytes = match result {
-        Ok(bytes) => bytes,
-    };
+    let Ok(mut bytes) = result;
     frame::seal(&mut bytes, M::KIND as u16, request_id, timeout_us);
     bytes.into()
 }
