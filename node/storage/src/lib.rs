@@ -1,0 +1,27 @@
+//! The storage engine of one shard: a durable, ordered log of entries of many partitions, and their
+//! items in memory, async over two small traits.
+//!
+//! - [`disk`] and [`runtime`] are the only ways out: this crate does no IO, reads no clock and draws
+//!   no random number of its own.
+//! - [`wal`] makes entries durable and finds them again; [`table`] keeps items in order;
+//!   [`engine`] is the seam that both serve.
+//!
+//! It knows nothing of replication, of tables as users see them, of sockets or of the kernel.
+
+pub mod disk;
+pub mod engine;
+pub mod error;
+pub mod limits;
+pub mod runtime;
+pub mod table;
+pub mod wal;
+
+pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
+pub use engine::{
+    Cut, Durable, Engine, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery,
+    RecoveredEntries, RecoveredPartition, Recovery,
+};
+pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
+pub use runtime::Runtime;
+pub use table::Pinned;
+pub use wal::WalConfig;

@@ -1,0 +1,39 @@
+//! Limits of the log and the tables, with their units; their relations are proved at compile time.
+
+use crate::{disk::BLOCK_BYTES, wal};
+use evenkeel_model::limits::{ENCODED_KEY_BYTES_MAX, STORED_ITEM_BYTES_MAX};
+
+/// Memory of one ordinary frame: what one device write carries at most, except for a single record
+/// that is larger.
+pub const FRAME_BYTES: usize = 256 * 1024;
+/// Largest frame, which holds a single record.
+pub const FRAME_BYTES_MAX: usize = 5 * 1024 * 1024;
+/// Smallest segment that production may be configured with.
+pub const SEGMENT_BYTES_MIN: u64 = 8 * 1024 * 1024;
+/// Most frames written at the same time. Two hide the device's latency; recovery reasons about them.
+pub const WRITES_IN_FLIGHT_MAX: usize = 2;
+/// Full frames that may wait for their turn to be written.
+pub const FRAMES_QUEUED_MAX: usize = 16;
+/// Largest description of a partition.
+pub const META_BYTES_MAX: usize = 64 * 1024;
+/// Frozen generations of one table that may wait for a merge.
+pub const FROZEN_GENERATIONS_MAX: usize = 4;
+/// What an item costs in a table besides its key and image: two allocations with their reference
+/// counts, and a slot of a tree node that is two thirds full.
+pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 128;
+/// Memory that recovery reads a segment with.
+pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
+
+const _: () = assert!(FRAME_BYTES.is_multiple_of(BLOCK_BYTES) && FRAME_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+const _: () = assert!(RECOVERY_READ_BYTES.is_multiple_of(BLOCK_BYTES));
+const _: () = assert!(
+    wal::entry_frame_bytes(ENCODED_KEY_BYTES_MAX, STORED_ITEM_BYTES_MAX) <= FRAME_BYTES_MAX,
+    "every item the model allows fits into a frame"
+);
+const _: () = assert!(
+    FRAME_BYTES_MAX as u64 + 2 * BLOCK_BYTES as u64 <= SEGMENT_BYTES_MIN,
+    "a segment takes the first frame of a run, a frame at its limit, and the empty frame that covers it"
+);
+const _: () =
+    assert!(META_BYTES_MAX + 2 * BLOCK_BYTES <= FRAME_BYTES, "a description fits into an ordinary frame");
+const _: () = assert!(ENCODED_KEY_BYTES_MAX <= u16::MAX as usize, "a key's length is stored in 16 bits");
