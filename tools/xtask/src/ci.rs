@@ -29,7 +29,7 @@ type Step<'run> = (&'static str, Box<dyn FnOnce() -> Result<(), Failure> + 'run>
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> {
     let cargo = |line: &'static str| Box::new(move || Call::new(line).run(&workspace.root));
     let document = || {
-        let call = Call::new("cargo doc --workspace --no-deps --document-private-items");
+        let call = Call::new("cargo doc --workspace --no-deps");
         call.with("RUSTDOCFLAGS", "-Dwarnings").run(&workspace.root)
     };
     let demo = || readme_command(workspace, DEMO)?.run(&workspace.root);
