@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Real clients of the HTTP API against `evenkeel dev`: boto3, installed into a temporary directory.
+#
+#   tests/cluster/clients/run.sh [EVENKEEL]
+#
+# EVENKEEL is the binary to test, also taken from EVENKEEL_BINARY; without either the release build is made.
+# The last line is `N passed, M failed`. What cannot run says NOT RUN and exits 1.
+set -Eeuo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
+
+not_run() {
+    echo "NOT RUN: $*"
+    exit 1
+}
+
+work=$(mktemp -d)
+cluster=
+cleanup() {
+    if [ -n "$cluster" ] && kill -0 "$cluster" 2>/dev/null; then
+        kill -KILL "$cluster" 2>/dev/null || true
+        wait "$cluster" 2>/dev/null || true
+    fi
+    rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+binary=${1:-${EVENKEEL_BINARY:-}}
+if [ -z "$binary" ]; then
+    (cd "$root" && cargo build --release -p evenkeel)
+    binary=${CARGO_TARGET_DIR:-$root/target}/release/evenkeel
+fi
+[ -x "$binary" ] || not_run "$binary is no program"
+
+if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        not_run "python3 with venv is missing; on Debian: apt-get install python3-venv (as root)"
+    fi
+    apt-get update -qq || not_run "apt-get update failed"
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null ||
+        not_run "python3-venv cannot be installed"
+fi
+python3 -m venv "$work/venv" || not_run "python3 -m venv failed"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check boto3 || not_run "boto3 cannot be installed"
+
+"$binary" dev --port 0 --data "$work/data" >"$work/said" 2>"$work/errors" &
+cluster=$!
+endpoint=
+for _ in $(seq 600); do
+    endpoint=$(sed -n 's/^ready: //p' "$work/said")
+    [ -z "$endpoint" ] || break
+    kill -0 "$cluster" 2>/dev/null || break
+    sleep 0.1
+done
+if [ -z "$endpoint" ]; then
+    cat "$work/said" "$work/errors"
+    echo "evenkeel dev did not become ready"
+    exit 1
+fi
+
+status=0
+# Nothing but the endpoint, and credentials and a region as dev tells to set; no other configuration is read.
+env -i PATH="$PATH" HOME="$work" AWS_EC2_METADATA_DISABLED=true \
+    AWS_ACCESS_KEY_ID=evenkeel AWS_SECRET_ACCESS_KEY=evenkeel AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1 \
+    "$work/venv/bin/python" "$here/boto3_slice.py" "$endpoint" || status=$?
+
+kill -TERM "$cluster"
+if ! wait "$cluster"; then
+    echo "evenkeel dev did not exit 0 after SIGTERM:"
+    cat "$work/errors"
+    status=1
+fi
+cluster=
+exit "$status"
