@@ -1,11 +1,12 @@
 //! The disk on a real file system: what is appended is there after opening again.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use evenkeel_driver::{
     Core, CoreConfig, DiskConfig, OpenError, Placement, SyncStrategy, UringDisk, limits::RING_BUFFER_BYTES,
     run_core,
 };
 use evenkeel_storage::{BLOCK_BYTES, Disk, FileId};
-use std::{future::Future, path::PathBuf, time::Instant};
+use std::{future::Future, path::Path, time::Instant};
 
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 const SEGMENT: FileId = FileId::Segment(1);
@@ -24,7 +25,7 @@ where
     run_core(config, test).unwrap().join().unwrap()
 }
 
-async fn open(core: &Core, path: &PathBuf, strategy: Option<SyncStrategy>) -> UringDisk {
+async fn open(core: &Core, path: &Path, strategy: Option<SyncStrategy>) -> UringDisk {
     core.open_disk(path, DiskConfig { strategy }).await.unwrap()
 }
 

@@ -1,4 +1,5 @@
 //! Two sockets of one core talk to each other, in batches.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use evenkeel_driver::{CoreConfig, Placement, ReceiveBatch, Transmit, UdpSocket, run_core};
 use std::{net::SocketAddr, rc::Rc};
