@@ -1,274 +1,346 @@
 //! The engine of one shard: the seam that partitions write and read through.
+//!
+//! Appending is synchronous up to the record being in the frame that is built, so the order of calls
+//! is the order of the log; only waiting for the device is asynchronous. Reads see what was applied.
+//! A refusal changes nothing. An append to a partition that is not there, or not in order, is a fault
+//! of this program and stops it.
+//!
+//! It knows nothing of what an image means, nor of why a slot may be applied.
+
+mod types;
+
+pub use types::{
+    Cut, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery, RecoveredEntries,
+    RecoveredPartition, Recovery,
+};
+
 use crate::{
     disk::{Disk, FileId},
     error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed},
+    limits::META_BYTES_MAX,
+    partitions::{Partition, Partitions},
     runtime::Runtime,
     table::Pinned,
-    wal::WalConfig,
+    wal::{
+        Durable,
+        log::{Class, Identity, Log},
+        record::{RecordHeader, RecordKind, operations_bytes, write_operations},
+        recovery::{Found, recover},
+        segment::SegmentRing,
+        writer,
+    },
 };
-use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
-use std::{future::Future, rc::Rc};
-
-/// How a shard's engine is set up.
-#[derive(Clone, Debug)]
-pub struct EngineConfig {
-    /// The cluster; files of another one are refused.
-    pub cluster: ClusterId,
-    /// The node; files of another one are refused.
-    pub node: NodeId,
-    /// The shard; files of another one are refused.
-    pub shard: ShardId,
-    /// The log.
-    pub wal: WalConfig,
-    /// Memory budget of all in-memory tables together.
-    pub table_bytes_max: u64,
-    /// What happens to recovered entries.
-    pub recovered: RecoveredEntries,
-}
-
-/// What happens to the entries found in the log at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveredEntries {
-    /// Apply them while reading: right for partitions with a single copy, whose durable entries are
-    /// chosen. Memory is then bounded by the live items, not by the length of the log.
-    Apply,
-    /// Keep them until [`Engine::apply`]: only the replica knows which of them were chosen.
-    Hold,
-}
-
-/// What was found in the log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// The partitions, by rising id.
-    pub partitions: Vec<RecoveredPartition>,
-    /// Frames read.
-    pub frames: u64,
-    /// Entries read, those of dropped partitions included.
-    pub entries: u64,
-    /// Bytes of log read.
-    pub bytes: u64,
-    /// The unacknowledged tail that was cut, if there was one.
-    pub cut: Option<Cut>,
-}
-
-/// A tail of the log that was being written when the process or machine stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    /// Where the first broken frame stands.
-    pub file: FileId,
-    /// Its offset in the file.
-    pub offset: u64,
-    /// Its sequence; the next run writes this sequence again.
-    pub frame_sequence: u64,
-    /// Whole frames behind it, which were not acknowledged either.
-    pub frames_whole: u64,
-}
-
-/// A partition as the log describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecoveredPartition {
-    /// Which partition.
-    pub id: PartitionId,
-    /// Its life.
-    pub generation: Generation,
-    /// What [`Engine::create_partition`] was given.
-    pub meta: Vec<u8>,
-    /// The last slot in the log.
-    pub last_slot: Slot,
-    /// The timestamp of that slot.
-    pub last_timestamp: Timestamp,
-}
-
-/// One entry of a partition's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// The slot after the partition's last one.
-    pub slot: Slot,
-    /// The ballot it was accepted under.
-    pub ballot: Ballot,
-    /// When it was made.
-    pub timestamp: Timestamp,
-    /// What it changes, in order.
-    pub operations: Vec<Operation>,
-}
-
-/// A change of one item.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// The item is now `image`.
-    Put {
-        /// The encoded key.
-        key: Rc<[u8]>,
-        /// The stored item.
-        image: Rc<[u8]>,
-    },
-    /// The item is gone.
-    Delete {
-        /// The encoded key.
-        key: Rc<[u8]>,
-    },
-}
-
-/// A range of keys to read, one page at a time.
-#[derive(Clone, Debug)]
-pub struct RangeQuery {
-    /// First key, inclusive.
-    pub lower: Vec<u8>,
-    /// End, exclusive; none is the end of the partition.
-    pub upper: Option<Vec<u8>>,
-    /// From the end to the beginning.
-    pub reverse: bool,
-    /// Most items of a page.
-    pub items_max: usize,
-    /// The page ends with the item that brings keys and images to this many bytes or more.
-    pub bytes_max: usize,
-}
-
-/// A page of a range.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// Keys and images, in the order asked for.
-    pub items: Vec<(Rc<[u8]>, Rc<[u8]>)>,
-    /// The range holds more items behind the last one of this page.
-    pub more: bool,
-}
-
-/// Counters of an engine, all since its start unless they name a present state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EngineStatistics {
-    /// Frames submitted.
-    pub frames: u64,
-    /// Of these, without records.
-    pub frames_empty: u64,
-    /// Records in them.
-    pub records: u64,
-    /// Bytes submitted, padding included.
-    pub frame_bytes: u64,
-    /// Highest frame sequence known durable.
-    pub frame_durable: u64,
-    /// Frames being written now.
-    pub writes_in_flight: u64,
-    /// Frames waiting or being built now.
-    pub frames_queued: u64,
-    /// Bytes of the segments in use now.
-    pub wal_bytes: u64,
-    /// The log's budget.
-    pub wal_bytes_max: u64,
-    /// Segments in use now.
-    pub segments_live: u64,
-    /// Segments ready to be used now.
-    pub segments_free: u64,
-    /// Bytes of all items once everything appended is applied.
-    pub table_bytes: u64,
-    /// Items in the tables now, deletions that hide older items included.
-    pub table_items: u64,
-    /// Bytes of entries appended and not yet applied.
-    pub pending_bytes: u64,
-    /// The tables' budget.
-    pub table_bytes_max: u64,
-    /// Partitions here now.
-    pub partitions: u64,
-    /// Appends refused because the tables were full.
-    pub refused_table_full: u64,
-    /// Appends refused because the log was full.
-    pub refused_log_full: u64,
-    /// Appends refused because the queue was full.
-    pub refused_busy: u64,
-}
+use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    rc::Rc,
+};
 
 /// The engine of one shard. A clone is another handle of the same engine; when the last one is
 /// dropped, what was appended is still written, and then the log's task ends.
 pub struct Engine<D: Disk, R: Runtime> {
-    parts: Rc<(D, R)>,
+    inner: Rc<Inner<D>>,
+    runtime: std::marker::PhantomData<R>,
+}
+
+struct Inner<D: Disk> {
+    log: Rc<RefCell<Log<D>>>,
+    partitions: RefCell<Partitions>,
+    refusals: RefCell<Refusals>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Refusals {
+    table_full: u64,
+    log_full: u64,
+    busy: u64,
+}
+
+impl<D: Disk> Drop for Inner<D> {
+    fn drop(&mut self) {
+        self.log.borrow_mut().close();
+    }
 }
 
 impl<D: Disk, R: Runtime> Clone for Engine<D, R> {
     fn clone(&self) -> Self {
-        Engine { parts: Rc::clone(&self.parts) }
+        Engine { inner: Rc::clone(&self.inner), runtime: self.runtime }
     }
 }
 
 impl<D: Disk, R: Runtime> Engine<D, R> {
-    /// Reads the log, opens a new segment behind it and starts to write.
-    pub async fn open(_disk: D, _runtime: R, _config: EngineConfig) -> Result<(Self, Recovery), OpenError> {
-        unimplemented!()
+    /// Reads the log, opens a new segment behind it and starts to write. Damage to anything that was
+    /// acknowledged is an error; nothing on the disk is changed then.
+    pub async fn open(disk: D, runtime: R, config: EngineConfig) -> Result<(Self, Recovery), OpenError> {
+        config.wal.check()?;
+        let EngineConfig { cluster, node, shard, wal, table_bytes_max, recovered } = config;
+        let identity = Identity { cluster, node, shard, run: runtime.random() };
+        let mut partitions = Partitions::new(table_bytes_max, recovered);
+        let found = recover(&disk, identity, wal.segment_bytes, &mut partitions).await?;
+        let recovery = describe(&found, &partitions)?;
+        let mut ring = ring_after(&found, &partitions, &wal);
+        if let Some(file) = ring.wanted() {
+            disk.create(file, wal.segment_bytes).await?;
+            ring.prepared(file);
+        }
+        let log = Log::new(disk.clone(), wal, identity, ring, found.last, found.previous);
+        let started = log.commits.wait(found.last + 1);
+        let log = Rc::new(RefCell::new(log));
+        runtime.spawn(writer::run(disk, runtime.clone(), Rc::clone(&log)));
+        let inner = Inner { log, partitions: RefCell::new(partitions), refusals: RefCell::default() };
+        let engine = Engine { inner: Rc::new(inner), runtime: std::marker::PhantomData };
+        match started.await {
+            Ok(()) => Ok((engine, recovery)),
+            Err(WalFailed::Disk(error)) => Err(error.into()),
+            Err(WalFailed::Closed) => {
+                Err(OpenError::Config { reason: "the executor ended while the log was opened" })
+            }
+        }
     }
 
     /// Creates a partition. It can be appended to at once; it is durable when the future resolves.
     pub fn create_partition(
         &self,
-        _id: PartitionId,
-        _generation: Generation,
-        _meta: &[u8],
+        id: PartitionId,
+        generation: Generation,
+        meta: &[u8],
     ) -> impl Future<Output = Result<(), PartitionError>> + use<D, R> {
-        async { unimplemented!() }
+        let submitted = self.submit_create(id, generation, meta);
+        async move { Ok(submitted?.await?) }
     }
 
-    /// Drops a partition and its items at once; durable when the future resolves.
+    fn submit_create(
+        &self,
+        id: PartitionId,
+        generation: Generation,
+        meta: &[u8],
+    ) -> Result<Durable, PartitionError> {
+        assert!(meta.len() <= META_BYTES_MAX, "a partition's description is small");
+        let mut partitions = self.inner.partitions.borrow_mut();
+        if let Some(present) = partitions.get(id) {
+            return Err(PartitionError::Exists { id, generation: present.generation });
+        }
+        let mut log = self.inner.log.borrow_mut();
+        if let Some(reason) = log.stopped() {
+            return Ok(log.commits.refused(reason));
+        }
+        let header = control_record(id, generation, RecordKind::Created, Slot(0));
+        let segment = log.ring.current();
+        let (frame, chain) = log
+            .append(Class::Control, &header, 0, meta.len(), |payload| payload.copy_from_slice(meta))
+            .map_err(|refused| self.refuse(refused))?;
+        log.ring.pin(segment);
+        partitions.insert(id, Partition::new(generation, meta.to_vec(), chain, segment));
+        Ok(log.commits.wait(frame))
+    }
+
+    /// Drops a partition and its items at once; durable when the future resolves. From then on its
+    /// records keep no segment of the log.
     pub fn drop_partition(
         &self,
-        _id: PartitionId,
-        _generation: Generation,
+        id: PartitionId,
+        generation: Generation,
     ) -> impl Future<Output = Result<(), PartitionError>> + use<D, R> {
-        async { unimplemented!() }
+        let submitted = self.submit_drop(id, generation);
+        async move { Ok(submitted?.await?) }
+    }
+
+    fn submit_drop(&self, id: PartitionId, generation: Generation) -> Result<Durable, PartitionError> {
+        let mut partitions = self.inner.partitions.borrow_mut();
+        let Some(partition) = partitions.get(id).filter(|present| present.generation == generation) else {
+            return Err(PartitionError::Unknown { id, generation });
+        };
+        let mut log = self.inner.log.borrow_mut();
+        if let Some(reason) = log.stopped() {
+            return Ok(log.commits.refused(reason));
+        }
+        let header = control_record(id, generation, RecordKind::Dropped, partition.last_slot);
+        let (frame, _) = log
+            .append(Class::Control, &header, partition.chain, 0, |_| ())
+            .map_err(|refused| self.refuse(refused))?;
+        for segment in [Some(partition.created_in), partition.oldest_entries_in()].into_iter().flatten() {
+            log.unpin_when_durable(frame, segment);
+        }
+        partitions.remove(id);
+        Ok(log.commits.wait(frame))
     }
 
     /// Puts `entry` into the frame being built; the future resolves when it is durable. The partition
-    /// must exist and the slot follow its last one.
-    pub fn append(&self, _id: PartitionId, _entry: Entry) -> Result<Durable, Refused> {
-        unimplemented!()
+    /// must be there and the slot follow its last one.
+    pub fn append(&self, id: PartitionId, entry: Entry) -> Result<Durable, Refused> {
+        let mut partitions = self.inner.partitions.borrow_mut();
+        let mut log = self.inner.log.borrow_mut();
+        if let Some(reason) = log.stopped() {
+            return Ok(log.commits.refused(reason));
+        }
+        let partition = partitions.get(id).expect("only a partition that is here is appended to");
+        assert_eq!(entry.slot, partition.last_slot.next(), "slots of partition {id} have no holes");
+        let (chain, before, generation) =
+            (partition.chain, partition.oldest_entries_in(), partition.generation);
+        if !partitions.has_room(id, &entry.operations) {
+            let refused = Refused::TableFull { used: partitions.bytes(), max: partitions.bytes_max() };
+            return Err(self.refuse(refused));
+        }
+        let Entry { slot, ballot, timestamp, .. } = entry;
+        let header =
+            RecordHeader { partition: id, generation, kind: RecordKind::Entry, ballot, slot, timestamp };
+        let segment = log.ring.current();
+        let payload_bytes = operations_bytes(&entry.operations);
+        let (frame, checksum) = log
+            .append(Class::Entry, &header, chain, payload_bytes, |payload| {
+                write_operations(payload, &entry.operations)
+            })
+            .map_err(|refused| self.refuse(refused))?;
+        if before.is_none() {
+            log.ring.pin(segment);
+        }
+        partitions.appended(&header, checksum, segment, entry);
+        Ok(log.commits.wait(frame))
     }
 
-    /// Moves appended entries up to `slot` into the in-memory table; those applied already are passed over.
-    pub fn apply(&self, _id: PartitionId, _slot: Slot) {
-        unimplemented!()
+    fn refuse(&self, refused: Refused) -> Refused {
+        let mut refusals = self.inner.refusals.borrow_mut();
+        match refused {
+            Refused::TableFull { .. } => refusals.table_full += 1,
+            Refused::LogFull { .. } => refusals.log_full += 1,
+            Refused::Busy => refusals.busy += 1,
+            Refused::TooLarge { .. } => {}
+        }
+        refused
+    }
+
+    /// Moves appended entries up to `slot` into the in-memory table; those applied already, and a
+    /// partition dropped meanwhile, are passed over.
+    pub fn apply(&self, id: PartitionId, slot: Slot) {
+        self.inner.partitions.borrow_mut().apply(id, slot);
     }
 
     /// The applied image of a key.
-    pub async fn get(&self, _id: PartitionId, _key: &[u8]) -> Result<Option<Rc<[u8]>>, ReadError> {
-        unimplemented!()
+    pub async fn get(&self, id: PartitionId, key: &[u8]) -> Result<Option<Rc<[u8]>>, ReadError> {
+        let partitions = self.inner.partitions.borrow();
+        let partition = partitions.get(id).ok_or(ReadError::Unknown { id })?;
+        Ok(partition.table.get(key).cloned())
     }
 
     /// A page of the applied items of a range.
-    pub async fn range(&self, _id: PartitionId, _query: RangeQuery) -> Result<Page, ReadError> {
-        unimplemented!()
+    pub async fn range(&self, id: PartitionId, query: RangeQuery) -> Result<Page, ReadError> {
+        let partitions = self.inner.partitions.borrow();
+        let partition = partitions.get(id).ok_or(ReadError::Unknown { id })?;
+        let mut range = partition.table.range(&query.lower, query.upper.as_deref(), query.reverse);
+        let mut page = Page { items: Vec::new(), more: false };
+        let mut bytes = 0;
+        for (key, image) in range.by_ref() {
+            if page.items.len() >= query.items_max || bytes >= query.bytes_max {
+                page.more = true;
+                break;
+            }
+            bytes += key.len() + image.len();
+            page.items.push((Rc::clone(key), Rc::clone(image)));
+        }
+        Ok(page)
     }
 
-    /// Ends the active generation of a table at its applied slot, which must be `slot`.
-    pub fn freeze(&self, _id: PartitionId, _slot: Slot) -> Result<Pinned, TooManyFrozen> {
-        unimplemented!()
+    /// Ends the active generation of a table at its applied slot, which must be `slot`. The result is
+    /// what a merge reads; the generation stays apart until it is dropped.
+    pub fn freeze(&self, id: PartitionId, slot: Slot) -> Result<Pinned, TooManyFrozen> {
+        let mut partitions = self.inner.partitions.borrow_mut();
+        let partition = partitions.get_mut(id).expect("only a partition that is here is frozen");
+        assert_eq!(slot, partition.applied, "a table is frozen at what it has applied");
+        partition.table.pin(slot)
     }
 
     /// The applied state as it is now, whatever is applied later.
-    pub fn pin(&self, _id: PartitionId) -> Result<Pinned, TooManyFrozen> {
-        unimplemented!()
+    pub fn pin(&self, id: PartitionId) -> Result<Pinned, TooManyFrozen> {
+        let applied = self.inner.partitions.borrow().get(id).map(|partition| partition.applied);
+        self.freeze(id, applied.expect("only a partition that is here is pinned"))
     }
 
     /// The log need not keep the entries of a partition up to `slot` any longer.
-    pub fn trim(&self, _id: PartitionId, _slot: Slot) {
-        unimplemented!()
+    pub fn trim(&self, id: PartitionId, slot: Slot) {
+        let mut partitions = self.inner.partitions.borrow_mut();
+        let Some(partition) = partitions.get_mut(id) else { return };
+        let before = partition.oldest_entries_in();
+        partition.trim(slot);
+        let mut log = self.inner.log.borrow_mut();
+        if let Some(segment) = partition.oldest_entries_in() {
+            log.ring.pin(segment);
+        }
+        if let Some(segment) = before {
+            log.ring.unpin(segment);
+        }
     }
 
     /// Counters.
     pub fn statistics(&self) -> EngineStatistics {
-        unimplemented!()
+        let log = self.inner.log.borrow();
+        let partitions = self.inner.partitions.borrow();
+        let refusals = *self.inner.refusals.borrow();
+        EngineStatistics {
+            table_bytes: partitions.bytes(),
+            table_items: partitions.iter().map(|partition| partition.table.len() as u64).sum(),
+            pending_bytes: partitions.pending_bytes(),
+            table_bytes_max: partitions.bytes_max(),
+            partitions: partitions.len() as u64,
+            refused_table_full: refusals.table_full,
+            refused_log_full: refusals.log_full,
+            refused_busy: refusals.busy,
+            ..log.statistics()
+        }
     }
 
     /// Writes what was appended, then stops the log; later appends fail.
     pub async fn close(&self) -> Result<(), WalFailed> {
-        unimplemented!()
+        self.inner.log.borrow_mut().close();
+        poll_fn(|context| self.inner.log.borrow_mut().poll_finished(context)).await;
+        let failed = self.inner.log.borrow().commits.failed();
+        match failed {
+            Some(WalFailed::Disk(error)) => Err(WalFailed::Disk(error)),
+            Some(WalFailed::Closed) | None => Ok(()),
+        }
     }
 }
 
-/// Resolves when an entry is durable, or the log has stopped.
-#[derive(Debug)]
-#[must_use = "an entry is acknowledged only when this has resolved"]
-pub struct Durable {}
+fn control_record(
+    partition: PartitionId,
+    generation: Generation,
+    kind: RecordKind,
+    slot: Slot,
+) -> RecordHeader {
+    RecordHeader { partition, generation, kind, ballot: Ballot::default(), slot, timestamp: Timestamp(0) }
+}
 
-impl Future for Durable {
-    type Output = Result<(), WalFailed>;
+fn describe(found: &Found, partitions: &Partitions) -> Result<Recovery, OpenError> {
+    let list = partitions.recovered().map_err(|orphan| OpenError::Corrupt {
+        file: found.live.first().map_or(FileId::Segment(0), |segment| segment.file),
+        offset: 0,
+        expected: format!("the creation of partition {orphan}, or its end"),
+        found: "only entries of it".into(),
+    })?;
+    Ok(Recovery {
+        partitions: list,
+        frames: found.frames,
+        entries: partitions.entries_replayed,
+        bytes: found.bytes,
+        cut: found.cut.clone(),
+    })
+}
 
-    fn poll(self: std::pin::Pin<&mut Self>, _: &mut std::task::Context<'_>) -> std::task::Poll<Self::Output> {
-        unimplemented!()
+/// The segments as recovery found them, with what is needed pinned.
+fn ring_after(found: &Found, partitions: &Partitions, wal: &crate::wal::WalConfig) -> SegmentRing {
+    // A start always gets a segment of its own, even on a full log: without it nothing could be dropped.
+    let files = found.live.len() + found.leaving.len() + found.free.len();
+    let extra = usize::from(found.free.is_empty());
+    let files_max = wal.files_max().max(files + extra);
+    let mut ring = SegmentRing::new(wal.segment_bytes, files_max, found.file_next, found.segment_next);
+    found.live.iter().for_each(|&segment| ring.add_live(segment));
+    found.free.iter().for_each(|&file| ring.add_free(file));
+    found.leaving.iter().for_each(|&file| ring.add_leaving(found.last + 1, file));
+    for partition in partitions.iter() {
+        ring.pin(partition.created_in);
+        if let Some(segment) = partition.oldest_entries_in() {
+            ring.pin(segment);
+        }
     }
+    ring
 }

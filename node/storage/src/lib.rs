@@ -12,16 +12,19 @@ pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod limits;
+#[cfg(feature = "fault-disk")]
+pub mod memory;
+mod partitions;
 pub mod runtime;
 pub mod table;
 pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
-    Cut, Durable, Engine, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery,
-    RecoveredEntries, RecoveredPartition, Recovery,
+    Cut, Engine, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery, RecoveredEntries,
+    RecoveredPartition, Recovery,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
 pub use runtime::Runtime;
 pub use table::Pinned;
-pub use wal::WalConfig;
+pub use wal::{Durable, WalConfig};

@@ -1,7 +1,28 @@
-//! The write-ahead log of one shard.
-use crate::limits::{
-    FRAME_BYTES, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, SEGMENT_BYTES_MIN, WRITES_IN_FLIGHT_MAX,
+//! The write-ahead log of one shard: durable, shared by all its partitions, in recycled segments.
+//!
+//! [`record`] and [`frame`] are the format; `segment` is the ring of files; `log` and `writer` write;
+//! `commit` releases those who wait; `recovery` reads all of it back through `reader`.
+//!
+//! It knows partitions only as numbers in records, and nothing of what their entries mean.
+
+pub(crate) mod commit;
+pub mod frame;
+pub(crate) mod log;
+mod reader;
+pub mod record;
+pub(crate) mod recovery;
+pub(crate) mod segment;
+pub(crate) mod writer;
+
+pub use commit::Durable;
+
+use crate::{
+    disk::BLOCK_BYTES,
+    error::OpenError,
+    limits::{FRAME_BYTES, FRAME_BYTES_MAX, FRAMES_QUEUED_MAX, SEGMENT_BYTES_MIN, WRITES_IN_FLIGHT_MAX},
 };
+use frame::FRAME_HEADER_BYTES;
+use record::{OPERATION_HEADER_BYTES, OPERATIONS_HEADER_BYTES, record_bytes};
 use std::time::Duration;
 
 /// How the log is set up. [`WalConfig::new`] fills in what production uses.
@@ -40,9 +61,55 @@ impl WalConfig {
             idle_frame_every: Duration::from_secs(1),
         }
     }
+
+    /// Room in the last segment that entries leave, so that partitions can still be dropped.
+    pub(crate) fn reserve_bytes(&self) -> usize {
+        let eighth = usize::try_from(self.segment_bytes / 8).unwrap_or(usize::MAX);
+        eighth.clamp(4 * BLOCK_BYTES, 64 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES)
+    }
+
+    /// Segments that fit into the budget.
+    pub(crate) fn files_max(&self) -> usize {
+        usize::try_from(self.wal_bytes_max / self.segment_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Refuses what cannot work.
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        let block = BLOCK_BYTES as u64;
+        let whole = |bytes: u64| bytes != 0 && bytes.is_multiple_of(block);
+        let (frame_bytes, frame_bytes_max) = (self.frame_bytes as u64, self.frame_bytes_max as u64);
+        for (holds, reason) in [
+            (
+                whole(self.segment_bytes) && whole(frame_bytes) && whole(frame_bytes_max),
+                "sizes are multiples of 4096",
+            ),
+            (self.segment_bytes <= u64::from(u32::MAX), "a segment is smaller than 4 GiB"),
+            (frame_bytes <= frame_bytes_max, "the largest frame is not smaller than an ordinary one"),
+            (self.frame_bytes_max <= FRAME_BYTES_MAX, "a frame is at most as large as readers accept"),
+            (
+                frame_bytes_max + 2 * block <= self.segment_bytes,
+                "a segment takes its largest frame and two empty ones",
+            ),
+            (
+                (1..=WRITES_IN_FLIGHT_MAX).contains(&self.writes_in_flight_max),
+                "one or two writes are in flight",
+            ),
+            (self.files_max() >= 2, "the log's budget is at least two segments"),
+            (
+                !self.idle_frame_after.is_zero() && !self.idle_frame_every.is_zero(),
+                "idle frames are some time apart",
+            ),
+        ] {
+            if !holds {
+                return Err(OpenError::Config { reason });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of a frame that holds one entry with one put of `key_bytes` and `image_bytes`.
 pub const fn entry_frame_bytes(key_bytes: usize, image_bytes: usize) -> usize {
-    (128 + 64 + (8 + 8 + key_bytes + image_bytes).next_multiple_of(16)).next_multiple_of(4096)
+    let payload_bytes = OPERATIONS_HEADER_BYTES + OPERATION_HEADER_BYTES + key_bytes + image_bytes;
+    (FRAME_HEADER_BYTES + record_bytes(payload_bytes)).next_multiple_of(BLOCK_BYTES)
 }

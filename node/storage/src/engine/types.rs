@@ -1,0 +1,172 @@
+//! What goes into the engine and comes out of it.
+
+use crate::{disk::FileId, wal::WalConfig};
+use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
+use std::rc::Rc;
+
+/// How a shard's engine is set up.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// The cluster; files of another one are refused.
+    pub cluster: ClusterId,
+    /// The node; files of another one are refused.
+    pub node: NodeId,
+    /// The shard; files of another one are refused.
+    pub shard: ShardId,
+    /// The log.
+    pub wal: WalConfig,
+    /// Memory budget of all in-memory tables together.
+    pub table_bytes_max: u64,
+    /// What happens to recovered entries.
+    pub recovered: RecoveredEntries,
+}
+
+/// What happens to the entries found in the log at start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecoveredEntries {
+    /// Apply them while reading: right for partitions with a single copy, whose durable entries are
+    /// chosen. Memory is then bounded by the live items, not by the length of the log.
+    Apply,
+    /// Keep them until [`Engine::apply`]: only the replica knows which of them were chosen.
+    Hold,
+}
+
+/// What was found in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The partitions, by rising id.
+    pub partitions: Vec<RecoveredPartition>,
+    /// Frames read.
+    pub frames: u64,
+    /// Entries read, those of dropped partitions included.
+    pub entries: u64,
+    /// Bytes of log read.
+    pub bytes: u64,
+    /// The unacknowledged tail that was cut, if there was one.
+    pub cut: Option<Cut>,
+}
+
+/// A tail of the log that was being written when the process or machine stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Where the first broken frame stands.
+    pub file: FileId,
+    /// Its offset in the file.
+    pub offset: u64,
+    /// Its sequence; the next run writes this sequence again.
+    pub frame_sequence: u64,
+    /// Whole frames behind it, which were not acknowledged either.
+    pub frames_whole: u64,
+}
+
+/// A partition as the log describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredPartition {
+    /// Which partition.
+    pub id: PartitionId,
+    /// Its life.
+    pub generation: Generation,
+    /// What [`Engine::create_partition`] was given.
+    pub meta: Vec<u8>,
+    /// The last slot in the log.
+    pub last_slot: Slot,
+    /// The timestamp of that slot.
+    pub last_timestamp: Timestamp,
+}
+
+/// One entry of a partition's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The slot after the partition's last one.
+    pub slot: Slot,
+    /// The ballot it was accepted under.
+    pub ballot: Ballot,
+    /// When it was made.
+    pub timestamp: Timestamp,
+    /// What it changes, in order.
+    pub operations: Vec<Operation>,
+}
+
+/// A change of one item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The item is now `image`.
+    Put {
+        /// The encoded key.
+        key: Rc<[u8]>,
+        /// The stored item.
+        image: Rc<[u8]>,
+    },
+    /// The item is gone.
+    Delete {
+        /// The encoded key.
+        key: Rc<[u8]>,
+    },
+}
+
+/// A range of keys to read, one page at a time.
+#[derive(Clone, Debug)]
+pub struct RangeQuery {
+    /// First key, inclusive.
+    pub lower: Vec<u8>,
+    /// End, exclusive; none is the end of the partition.
+    pub upper: Option<Vec<u8>>,
+    /// From the end to the beginning.
+    pub reverse: bool,
+    /// Most items of a page.
+    pub items_max: usize,
+    /// The page ends with the item that brings keys and images to this many bytes or more.
+    pub bytes_max: usize,
+}
+
+/// A page of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Keys and images, in the order asked for.
+    pub items: Vec<(Rc<[u8]>, Rc<[u8]>)>,
+    /// The range holds more items behind the last one of this page.
+    pub more: bool,
+}
+
+/// Counters of an engine, all since its start unless they name a present state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EngineStatistics {
+    /// Frames submitted.
+    pub frames: u64,
+    /// Of these, without records.
+    pub frames_empty: u64,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes submitted, padding included.
+    pub frame_bytes: u64,
+    /// Highest frame sequence known durable.
+    pub frame_durable: u64,
+    /// Frames being written now.
+    pub writes_in_flight: u64,
+    /// Frames waiting or being built now.
+    pub frames_queued: u64,
+    /// Bytes of the segments in use now.
+    pub wal_bytes: u64,
+    /// The log's budget.
+    pub wal_bytes_max: u64,
+    /// Segments in use now.
+    pub segments_live: u64,
+    /// Segments ready to be used now.
+    pub segments_free: u64,
+    /// Bytes of all items once everything appended is applied.
+    pub table_bytes: u64,
+    /// Items in the tables now, deletions that hide older items included.
+    pub table_items: u64,
+    /// Bytes of entries appended and not yet applied.
+    pub pending_bytes: u64,
+    /// The tables' budget.
+    pub table_bytes_max: u64,
+    /// Partitions here now.
+    pub partitions: u64,
+    /// Appends refused because the tables were full.
+    pub refused_table_full: u64,
+    /// Appends refused because the log was full.
+    pub refused_log_full: u64,
+    /// Appends refused because the queue was full.
+    pub refused_busy: u64,
+}

@@ -1,0 +1,182 @@
+//! The executor: one thread, first come first served, on virtual time.
+
+use super::{MemoryDisk, Random};
+use crate::runtime::Runtime;
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker},
+    time::Duration,
+};
+
+/// Turns after which a future that is still not ready is taken to be stuck.
+const TURNS_MAX: usize = 10_000_000;
+/// The wall clock when a runtime is made, in nanoseconds since the Unix epoch.
+const WALL_START_NS: u64 = 1_700_000_000_000_000_000;
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+type Ready = Arc<Mutex<VecDeque<u64>>>;
+
+struct Executor {
+    tasks: RefCell<BTreeMap<u64, Task>>,
+    ready: Ready,
+    /// By time, then by order of arming.
+    timers: RefCell<BTreeMap<(u64, u64), Waker>>,
+    now_ns: Cell<u64>,
+    next_id: Cell<u64>,
+    random: RefCell<Random>,
+}
+
+/// A deterministic executor. A clone is the same one.
+#[derive(Clone)]
+pub struct TestRuntime {
+    executor: Rc<Executor>,
+}
+
+struct TaskWaker {
+    id: u64,
+    ready: Ready,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        let mut ready = self.ready.lock().expect("no holder of this lock can panic");
+        if !ready.contains(&self.id) {
+            ready.push_back(self.id);
+        }
+    }
+}
+
+impl TestRuntime {
+    /// An executor at time zero, whose random numbers come from `seed`.
+    pub fn new(seed: u64) -> Self {
+        TestRuntime {
+            executor: Rc::new(Executor {
+                tasks: RefCell::default(),
+                ready: Ready::default(),
+                timers: RefCell::default(),
+                now_ns: Cell::new(0),
+                next_id: Cell::new(0),
+                random: RefCell::new(Random::new(seed)),
+            }),
+        }
+    }
+
+    /// Runs tasks until none is ready. Neither time nor the disk move.
+    pub fn run_ready(&self) {
+        loop {
+            let next = self.executor.ready.lock().expect("no holder of this lock can panic").pop_front();
+            let Some(id) = next else { return };
+            let Some(mut task) = self.executor.tasks.borrow_mut().remove(&id) else { continue };
+            let waker = Waker::from(Arc::new(TaskWaker { id, ready: Arc::clone(&self.executor.ready) }));
+            if task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                self.executor.tasks.borrow_mut().insert(id, task);
+            }
+        }
+    }
+
+    /// Moves time to the next timer and fires it; returns whether there was one.
+    pub fn next_timer(&self) -> bool {
+        let Some(((at_ns, _), waker)) = self.executor.timers.borrow_mut().pop_first() else { return false };
+        self.executor.now_ns.set(at_ns.max(self.executor.now_ns.get()));
+        waker.wake();
+        true
+    }
+
+    /// Lets `duration` pass, running tasks and completing appends of `disk` on the way.
+    pub fn pass(&self, disk: &MemoryDisk, duration: Duration) {
+        let nap = self.sleep(duration);
+        self.block_on(disk, nap);
+    }
+
+    /// Runs `future` to its end, with all tasks; completes appends of `disk` in order and moves time
+    /// when there is nothing else to do.
+    pub fn block_on<T>(&self, disk: &MemoryDisk, future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        let waker =
+            Waker::from(Arc::new(TaskWaker { id: u64::MAX, ready: Arc::clone(&self.executor.ready) }));
+        let mut context = Context::from_waker(&waker);
+        for _ in 0..TURNS_MAX {
+            if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+                return result;
+            }
+            self.run_ready();
+            if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
+                return result;
+            }
+            let idle = self.executor.ready.lock().expect("no holder of this lock can panic").is_empty();
+            assert!(
+                !idle || disk.complete_oldest() || self.next_timer(),
+                "nothing can move and the future waits"
+            );
+        }
+        panic!("the future was not ready after {TURNS_MAX} turns");
+    }
+
+    /// Ends all tasks, as the end of the process would.
+    pub fn stop(&self) {
+        let tasks = std::mem::take(&mut *self.executor.tasks.borrow_mut());
+        drop(tasks);
+        self.executor.timers.borrow_mut().clear();
+        self.executor.ready.lock().expect("no holder of this lock can panic").clear();
+    }
+
+    fn fresh_id(&self) -> u64 {
+        let id = self.executor.next_id.get();
+        self.executor.next_id.set(id + 1);
+        id
+    }
+}
+
+impl Runtime for TestRuntime {
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let id = self.fresh_id();
+        self.executor.tasks.borrow_mut().insert(id, Box::pin(task));
+        self.executor.ready.lock().expect("no holder of this lock can panic").push_back(id);
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.executor.now_ns.get()
+    }
+
+    fn wall_ns(&self) -> u64 {
+        WALL_START_NS + self.now_ns()
+    }
+
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let key = (self.now_ns().saturating_add(nanos), self.fresh_id());
+        Sleep { executor: Rc::clone(&self.executor), key }
+    }
+
+    fn random(&self) -> u64 {
+        self.executor.random.borrow_mut().bits()
+    }
+}
+
+struct Sleep {
+    executor: Rc<Executor>,
+    key: (u64, u64),
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.executor.now_ns.get() >= self.key.0 {
+            return Poll::Ready(());
+        }
+        self.executor.timers.borrow_mut().insert(self.key, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.executor.timers.borrow_mut().remove(&self.key);
+    }
+}

@@ -1,0 +1,87 @@
+//! What the tests of the log share: a small configuration, entries, and reading everything back.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
+use evenkeel_storage::{
+    Engine, EngineConfig, Entry, OpenError, Operation, RangeQuery, RecoveredEntries, Recovery, WalConfig,
+    memory::{MemoryDisk, TestRuntime},
+};
+use std::{rc::Rc, time::Duration};
+
+pub type TestEngine = Engine<MemoryDisk, TestRuntime>;
+pub type Items = Vec<(Vec<u8>, Vec<u8>)>;
+
+pub const P1: PartitionId = PartitionId(7);
+pub const P2: PartitionId = PartitionId(8);
+pub const G1: Generation = Generation(1);
+
+/// Segments of 32 KiB, frames of 8 KiB, entries up to 16 KiB.
+pub fn config() -> EngineConfig {
+    EngineConfig {
+        cluster: ClusterId(0xC1),
+        node: NodeId(3),
+        shard: ShardId(1),
+        wal: WalConfig {
+            segment_bytes: 32 * 1024,
+            frame_bytes: 8 * 1024,
+            frame_bytes_max: 20 * 1024,
+            writes_in_flight_max: 2,
+            frames_queued_max: 4,
+            wal_bytes_max: 64 * 32 * 1024,
+            idle_frame_after: Duration::from_millis(10),
+            idle_frame_every: Duration::from_secs(1),
+        },
+        table_bytes_max: 1 << 30,
+        recovered: RecoveredEntries::Apply,
+    }
+}
+
+pub fn put(slot: u64, key: &str, image: &[u8]) -> Entry {
+    entry(slot, vec![Operation::Put { key: Rc::from(key.as_bytes()), image: Rc::from(image) }])
+}
+
+pub fn delete(slot: u64, key: &str) -> Entry {
+    entry(slot, vec![Operation::Delete { key: Rc::from(key.as_bytes()) }])
+}
+
+pub fn entry(slot: u64, operations: Vec<Operation>) -> Entry {
+    Entry {
+        slot: Slot(slot),
+        ballot: Ballot { round: 1, replica: 3 },
+        timestamp: Timestamp(1000 + slot),
+        operations,
+    }
+}
+
+pub fn open(
+    runtime: &TestRuntime,
+    disk: &MemoryDisk,
+    config: EngineConfig,
+) -> Result<(TestEngine, Recovery), OpenError> {
+    runtime.block_on(disk, Engine::open(disk.clone(), runtime.clone(), config))
+}
+
+/// Everything in a partition, through pages of three.
+pub fn items(runtime: &TestRuntime, disk: &MemoryDisk, engine: &TestEngine, id: PartitionId) -> Items {
+    let mut found = Items::new();
+    let mut lower = Vec::new();
+    loop {
+        let query = RangeQuery { lower, upper: None, reverse: false, items_max: 3, bytes_max: usize::MAX };
+        let page = runtime.block_on(disk, engine.range(id, query)).expect("the partition is there");
+        found.extend(page.items.iter().map(|(key, image)| (key.to_vec(), image.to_vec())));
+        if !page.more {
+            return found;
+        }
+        lower = found.last().expect("more items follow some").0.clone();
+        lower.push(0);
+    }
+}
+
+/// The seeds of a random test: the one in `EVENKEEL_SEED`, or the first `count`.
+pub fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("EVENKEEL_SEED") {
+        Ok(seed) => vec![seed.parse().expect("EVENKEEL_SEED is a number")],
+        Err(_) => (0..count).collect(),
+    }
+}
