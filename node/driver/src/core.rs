@@ -12,6 +12,7 @@ use crate::{
     system,
     udp::UdpSocket,
 };
+use evenkeel_storage::Runtime;
 use glommio::{Latency, LocalExecutor, LocalExecutorBuilder, Shares, TaskQueueHandle};
 use std::{
     future::Future,
@@ -107,6 +108,11 @@ impl Core {
     /// Tasks that get a small share of the core while requests want it.
     pub fn background(&self) -> GlommioRuntime {
         GlommioRuntime::new(self.background)
+    }
+
+    /// Runs a task on the path of requests until it ends or the core does.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.runtime().spawn(task);
     }
 
     /// Opens the data directory of one shard, which is made if it does not exist.
@@ -275,7 +281,6 @@ fn with_retry<T, E>(make: impl Fn() -> Result<T, E>, out_of_memory: impl Fn(&E) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel_storage::Runtime;
     use std::cell::Cell;
 
     fn config(name: &str) -> CoreConfig {

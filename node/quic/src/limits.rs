@@ -10,6 +10,8 @@ pub const LANES_MAX: u32 = 64;
 pub const LANE_OUTGOING_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Frames taken from one lane before other lanes get their turn.
 pub const LANE_FRAMES_PER_TURN: usize = 64;
+/// Bytes taken from a lane at once. Mostly a datagram's; quinn-proto joins what had to wait.
+pub const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// What a lane's peer may send ahead of what was read.
 pub const LANE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// What a connection's peer may send ahead of what was read, over all lanes.

@@ -8,7 +8,9 @@
 use crate::{
     connection::{Connection, ConnectionState, Lane, Phase},
     endpoint::{EndpointPhase, EndpointState, Handler},
-    limits::{LANE_FRAMES_PER_TURN, ROUNDS_PER_TURN, TRANSMIT_BYTES_MAX, TRANSMITS_PER_TURN},
+    limits::{
+        CHUNK_BYTES_MAX, LANE_FRAMES_PER_TURN, ROUNDS_PER_TURN, TRANSMIT_BYTES_MAX, TRANSMITS_PER_TURN,
+    },
     shared::count,
     tls::Roles,
     transport::CloseCode,
@@ -338,7 +340,7 @@ impl<H: Handler> Turner<H> {
             if self.frames.len() - before >= LANE_FRAMES_PER_TURN {
                 break Ok(Read::More);
             }
-            let chunk = match chunks.next(usize::MAX) {
+            let chunk = match chunks.next(CHUNK_BYTES_MAX) {
                 Ok(Some(chunk)) => chunk.bytes,
                 Ok(None) | Err(ReadError::Reset(_)) => break Ok(Read::Ended),
                 Err(ReadError::Blocked) => break Ok(Read::Drained),
