@@ -45,7 +45,8 @@ enum Part {
 
 /// Runs one part and prints how many tests ran.
 pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> {
-    let calls = calls(arguments)?;
+    let binary = workspace.metadata()?.target_directory.join("release/evenkeel");
+    let calls = calls(arguments, binary.as_str())?;
     let mut counts = TestCounts::default();
     let mut outcome = Ok(());
     let closing = if arguments.part == Part::Clients { Closing::Plain } else { Closing::Cargo };
@@ -71,20 +72,22 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> 
     }
 }
 
-/// What a part runs, in order.
-fn calls(arguments: &Arguments) -> Result<Vec<Call>, Failure> {
+/// What a part runs, in order. Parts on real processes test `binary`, the release build.
+fn calls(arguments: &Arguments, binary: &str) -> Result<Vec<Call>, Failure> {
     let release = Call::new("cargo build --release");
     let calls = match arguments.part {
         Part::Crash => {
             let line = "cargo test --release -p evenkeel-cluster-tests --test crash -- --nocapture";
-            vec![release, arguments.configure(Call::new(line).with("EVENKEEL_LONG", 1))]
+            let call = Call::new(line).with("EVENKEEL_LONG", 1).with("EVENKEEL_BINARY", binary);
+            vec![release, arguments.configure(call)]
         }
         Part::Engine => {
             let line = "cargo test --release -p evenkeel-storage --features fault-disk -- --nocapture";
             vec![arguments.configure(Call::new(line).with("EVENKEEL_LONG", 1))]
         }
         Part::Clients => {
-            vec![release, arguments.configure(Call::new("bash tests/cluster/clients/run.sh"))]
+            let call = Call::new("bash tests/cluster/clients/run.sh").with("EVENKEEL_BINARY", binary);
+            vec![release, arguments.configure(call)]
         }
         part @ (Part::Sim | Part::Search | Part::Powercut | Part::Chaos | Part::Oracle | Part::Fuzz) => {
             return Err(Failure::NotRun { what: name(part), reason: "it is not built yet".to_owned() });
@@ -140,7 +143,7 @@ mod tests {
     #[test]
     fn options_reach_the_tests_through_the_environment() {
         let lines = |line: &str| -> Vec<String> {
-            calls(&parse(line).unwrap()).unwrap().iter().map(Call::line).collect()
+            calls(&parse(line).unwrap(), "evenkeel").unwrap().iter().map(Call::line).collect()
         };
         assert_eq!(
             lines("engine --seeds 3..9"),
@@ -150,15 +153,18 @@ mod tests {
         );
         assert_eq!(
             lines("crash --minutes 2")[1],
-            "EVENKEEL_LONG=1 EVENKEEL_MINUTES=2 cargo test --release -p evenkeel-cluster-tests --test crash -- --nocapture"
+            "EVENKEEL_LONG=1 EVENKEEL_BINARY=evenkeel EVENKEEL_MINUTES=2 cargo test --release -p evenkeel-cluster-tests --test crash -- --nocapture"
         );
-        assert_eq!(lines("clients"), ["cargo build --release", "bash tests/cluster/clients/run.sh"]);
+        assert_eq!(
+            lines("clients"),
+            ["cargo build --release", "EVENKEEL_BINARY=evenkeel bash tests/cluster/clients/run.sh"]
+        );
     }
 
     #[test]
     fn a_part_that_is_not_built_does_not_pass() {
         for part in ["sim", "search", "powercut", "chaos", "oracle", "fuzz"] {
-            let failure = calls(&parse(part).unwrap()).unwrap_err();
+            let failure = calls(&parse(part).unwrap(), "evenkeel").unwrap_err();
             assert_eq!(failure.to_string(), format!("NOT RUN: {part}: it is not built yet"));
         }
     }
