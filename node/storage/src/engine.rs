@@ -10,7 +10,7 @@
 mod types;
 
 pub use types::{
-    Cut, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery, RecoveredEntries,
+    Counts, Cut, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery, RecoveredEntries,
     RecoveredPartition, Recovery,
 };
 
@@ -269,6 +269,16 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if let Some(segment) = before {
             log.ring.unpin(segment);
         }
+    }
+
+    /// What a partition holds; nothing if it is not here.
+    pub fn counts(&self, id: PartitionId) -> Counts {
+        self.inner.partitions.borrow().get(id).map_or(Counts::default(), |partition| partition.counts)
+    }
+
+    /// Why the log has stopped, if it has.
+    pub fn log_failure(&self) -> Option<WalFailed> {
+        self.inner.log.borrow().stopped()
     }
 
     /// Counters.

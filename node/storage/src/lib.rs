@@ -21,8 +21,8 @@ pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
-    Cut, Engine, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery, RecoveredEntries,
-    RecoveredPartition, Recovery,
+    Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery,
+    RecoveredEntries, RecoveredPartition, Recovery,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
 pub use runtime::Runtime;

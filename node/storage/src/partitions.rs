@@ -7,7 +7,7 @@
 //! It knows nothing of frames, files or tasks.
 
 use crate::{
-    engine::{Entry, Operation, RecoveredEntries, RecoveredPartition},
+    engine::{Counts, Entry, Operation, RecoveredEntries, RecoveredPartition},
     limits::TABLE_ITEM_OVERHEAD_BYTES,
     table::Table,
     wal::{
@@ -15,7 +15,7 @@ use crate::{
         recovery::{Replay, ReplayFault},
     },
 };
-use evenkeel_model::{Generation, PartitionId, Slot, Timestamp};
+use evenkeel_model::{Generation, PartitionId, Slot, Timestamp, item::stored_item_bytes};
 use std::{
     collections::{HashMap, VecDeque},
     rc::Rc,
@@ -39,6 +39,8 @@ pub(crate) struct Partition {
     /// Bytes once everything pending is applied.
     bytes: u64,
     pub(crate) table: Table,
+    /// What the table holds now.
+    pub(crate) counts: Counts,
     /// The segment of the record that created it, needed until it is dropped.
     pub(crate) created_in: u32,
     /// Which segments its entries are in, oldest first, each with the last slot there.
@@ -66,6 +68,7 @@ impl Partition {
             pending_bytes: 0,
             bytes: 0,
             table: Table::default(),
+            counts: Counts::default(),
             created_in,
             segments: VecDeque::new(),
         }
@@ -163,6 +166,15 @@ impl Partition {
     }
 
     fn change(&mut self, operation: Operation) {
+        let (Operation::Put { key, .. } | Operation::Delete { key }) = &operation;
+        if let Some(image) = self.table.get(key) {
+            self.counts.items -= 1;
+            self.counts.bytes -= stored_item_bytes(image);
+        }
+        if let Operation::Put { image, .. } = &operation {
+            self.counts.items += 1;
+            self.counts.bytes += stored_item_bytes(image);
+        }
         match operation {
             Operation::Put { key, image } => self.table.put(key, image),
             Operation::Delete { key } => self.table.delete(key),

@@ -119,6 +119,15 @@ pub struct RangeQuery {
     pub bytes_max: usize,
 }
 
+/// What a partition holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Items.
+    pub items: u64,
+    /// Their sizes, as stored items name them in their headers.
+    pub bytes: u64,
+}
+
 /// A page of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {

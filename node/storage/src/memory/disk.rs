@@ -316,12 +316,17 @@ impl Disk for MemoryDisk {
         mut buffer: MemoryBuffer,
     ) -> Result<MemoryBuffer, DiskError> {
         let mut state = self.state.borrow_mut();
-        let bytes = state.file("read", file, offset)?.visible();
+        let found = state.file("read", file, offset)?;
         let start = usize::try_from(offset).expect("files are memory");
-        let Some(piece) = bytes.get(start..start + buffer.len()) else {
+        let end = start + buffer.len();
+        if end > found.durable.len() {
             return Err(failure("read", file, offset, io::ErrorKind::UnexpectedEof));
-        };
-        buffer.copy_from_slice(piece);
+        }
+        if found.cached.is_empty() {
+            buffer.copy_from_slice(&found.durable[start..end]);
+        } else {
+            buffer.copy_from_slice(&found.visible()[start..end]);
+        }
         Ok(buffer)
     }
 
