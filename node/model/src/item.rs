@@ -71,6 +71,16 @@ pub fn encode_item(attributes: &Attributes) -> Vec<u8> {
     }
 }
 
+/// Size by DynamoDB's rules of a stored item, read from its header. Bytes too short to be one count as they are.
+pub fn stored_item_bytes(stored: &[u8]) -> u64 {
+    match stored.get(4..8) {
+        Some(field) if stored.len() >= HEADER_BYTES => {
+            u64::from(u32::from_le_bytes(field.try_into().expect("four bytes")))
+        }
+        _ => stored.len() as u64,
+    }
+}
+
 /// Writes timestamp, slot and the checked size into an encoded item.
 pub fn stamp_item(bytes: &mut [u8], header: StoredHeader) {
     bytes[4..8].copy_from_slice(&header.item_bytes.to_le_bytes());

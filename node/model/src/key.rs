@@ -56,6 +56,16 @@ impl KeyType {
     }
 }
 
+impl From<&ArchivedKeyType> for KeyType {
+    fn from(archived: &ArchivedKeyType) -> Self {
+        match archived {
+            ArchivedKeyType::S => KeyType::S,
+            ArchivedKeyType::N => KeyType::N,
+            ArchivedKeyType::B => KeyType::B,
+        }
+    }
+}
+
 /// One attribute of a key.
 #[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct KeyAttribute {

@@ -17,7 +17,7 @@ pub use types::{
 use crate::{
     disk::{Disk, FileId},
     error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed},
-    limits::META_BYTES_MAX,
+    limits::{META_BYTES_MAX, PAGE_MEMORY_BYTES_MAX},
     partitions::{Partition, Partitions},
     runtime::Runtime,
     table::Pinned,
@@ -30,7 +30,7 @@ use crate::{
         writer,
     },
 };
-use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
+use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp, item::stored_item_bytes};
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
@@ -229,13 +229,15 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let partition = partitions.get(id).ok_or(ReadError::Unknown { id })?;
         let mut range = partition.table.range(&query.lower, query.upper.as_deref(), query.reverse);
         let mut page = Page { items: Vec::new(), more: false };
-        let mut bytes = 0;
+        let (mut item_bytes, mut memory_bytes) = (0, 0);
         for (key, image) in range.by_ref() {
-            if page.items.len() >= query.items_max || bytes >= query.bytes_max {
+            let full = item_bytes >= query.bytes_max as u64 || memory_bytes >= PAGE_MEMORY_BYTES_MAX;
+            if full || page.items.len() >= query.items_max {
                 page.more = true;
                 break;
             }
-            bytes += key.len() + image.len();
+            item_bytes += stored_item_bytes(image);
+            memory_bytes += key.len() + image.len();
             page.items.push((Rc::clone(key), Rc::clone(image)));
         }
         Ok(page)

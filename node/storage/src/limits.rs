@@ -21,6 +21,9 @@ pub const FROZEN_GENERATIONS_MAX: usize = 4;
 /// What an item costs in a table besides its key and image: two allocations with their reference
 /// counts, and a slot of a tree node that is two thirds full.
 pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 128;
+/// Keys and images of one page of a range, whatever their items' own sizes say: with one item more it
+/// still fits into a message.
+pub const PAGE_MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Memory that recovery reads a segment with.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
 

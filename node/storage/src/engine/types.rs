@@ -115,7 +115,8 @@ pub struct RangeQuery {
     pub reverse: bool,
     /// Most items of a page.
     pub items_max: usize,
-    /// The page ends with the item that brings keys and images to this many bytes or more.
+    /// The page ends with the item that brings the sizes, as stored items name them in their headers, to
+    /// this many bytes or more; or with the one that reaches `PAGE_MEMORY_BYTES_MAX` in memory.
     pub bytes_max: usize,
 }
 

@@ -1,0 +1,303 @@
+//! The control plane: creates and deletes tables, beside the shard that holds partition 0.
+//!
+//! The catalogue is the plan, and the shards follow it. Creating a table writes its partitions' rows,
+//! then its own row as CREATING; that row is the point of no return. A task then tells the shards and
+//! turns the row ACTIVE. Deleting turns the row DELETING, tells the shards, and removes the rows, the
+//! table's own last. Every step may be repeated, and at start whatever was left half done is finished;
+//! partition rows without a table, from a crash before the point of no return, are swept.
+//!
+//! Changes of tables are made one at a time. If the control plane is down, reads and writes go on.
+
+use crate::config::NodeConfig;
+use crate::limits::{CONTROL_RETRY_PAUSE, PARTITIONS_AT_CREATION_MAX};
+use crate::peers::{CallError, Peers};
+use crate::service::CoreShard;
+use crate::tables::Catalogue;
+use evenkeel_driver::{Core, GlommioRuntime};
+use evenkeel_model::catalogue::{PartitionRow, SequenceRow, TableRow, TableStatus, Throughput};
+use evenkeel_model::limits::{KEY_ATTRIBUTE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MIN};
+use evenkeel_model::{
+    Generation, KeyAttribute, KeySchema, KeyType, NodeId, PartitionId, ShardId, TableId, encode_item, key,
+};
+use evenkeel_partition::{CreateError, ReadError, WriteError};
+use evenkeel_storage::Runtime;
+use evenkeel_wire::Kind;
+use evenkeel_wire::message::{ArchivedCreateTable, CreatePartition, DropPartition};
+use std::collections::HashSet;
+use std::rc::Rc;
+
+/// Why a table was not created or deleted.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The request is malformed.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is a table of this name.
+    #[error("table {0} exists already")]
+    Exists(String),
+    /// There is no table of this name.
+    #[error("table {0} does not exist")]
+    NotFound(String),
+    /// The table is being created or deleted.
+    #[error("table {name} is {}", status.name())]
+    InUse {
+        /// The table.
+        name: String,
+        /// What it is in the middle of.
+        status: TableStatus,
+    },
+    /// Deletion protection is on.
+    #[error("table {0} is protected against deletion")]
+    Protected(String),
+    /// A row of the catalogue cannot be understood.
+    #[error("the catalogue's row {key} cannot be read: {reason}")]
+    Malformed {
+        /// Which row.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The catalogue could not be written.
+    #[error("the catalogue could not be written: {0}")]
+    Write(#[from] WriteError),
+    /// The catalogue could not be read.
+    #[error("the catalogue could not be read: {0}")]
+    Read(#[from] ReadError),
+}
+
+/// Why a shard did not do what the catalogue says.
+#[derive(Clone, Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error(transparent)]
+    Local(#[from] CreateError),
+    #[error(transparent)]
+    Catalogue(#[from] ControlError),
+}
+
+/// The control plane of the cluster.
+pub struct Control {
+    core: Core,
+    runtime: GlommioRuntime,
+    shard: Rc<CoreShard>,
+    catalogue: Catalogue,
+    peers: Rc<Peers>,
+    own: (NodeId, ShardId),
+    shards: Vec<(NodeId, ShardId)>,
+    /// Held by whoever changes tables.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Control {
+    /// The control plane over this shard's catalogue.
+    pub fn new(
+        core: Core,
+        config: &NodeConfig,
+        own: (NodeId, ShardId),
+        shard: Rc<CoreShard>,
+        catalogue: Catalogue,
+        peers: Rc<Peers>,
+    ) -> Control {
+        let runtime = core.runtime();
+        let shards = placement_order(config);
+        Control { core, runtime, shard, catalogue, peers, own, shards, turn: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Creates a table; yields its row, CREATING, as a stored item.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn create_table(self: &Rc<Self>, asked: &ArchivedCreateTable) -> Result<Vec<u8>, ControlError> {
+        let schema = read_schema(asked)?;
+        let name = table_name(&asked.name)?;
+        let _turn = self.turn.lock().await;
+        match self.catalogue.table(&name).await? {
+            None => {}
+            Some(TableRow { status: TableStatus::Active, .. }) => return Err(ControlError::Exists(name)),
+            Some(row) => return Err(ControlError::InUse { name, status: row.status }),
+        }
+        let count = self.shards.len().min(PARTITIONS_AT_CREATION_MAX);
+        let first = self.take_ids(count + 1).await?;
+        let table = TableRow {
+            id: TableId(first),
+            name,
+            schema,
+            status: TableStatus::Creating,
+            created_ms: self.runtime.wall_ns() / 1_000_000,
+            throughput: asked
+                .throughput
+                .as_ref()
+                .map(|units| Throughput { read_units: units.0.into(), write_units: units.1.into() }),
+            deletion_protection: asked.deletion_protection,
+        };
+        let partitions = self.place(table.id, first + 1, count);
+        for partition in &partitions {
+            self.catalogue.put_partition(partition).await?;
+        }
+        let stored = self.catalogue.put_table(&table).await?;
+        self.finish_in_background(table, partitions);
+        Ok(stored)
+    }
+
+    /// Begins to delete a table; yields its row, DELETING, as a stored item.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn delete_table(self: &Rc<Self>, name: &str) -> Result<Vec<u8>, ControlError> {
+        let name = table_name(name)?;
+        let _turn = self.turn.lock().await;
+        let mut table = match self.catalogue.table(&name).await? {
+            None => return Err(ControlError::NotFound(name)),
+            Some(table) if table.status == TableStatus::Active => table,
+            Some(table) => return Err(ControlError::InUse { name, status: table.status }),
+        };
+        if table.deletion_protection {
+            return Err(ControlError::Protected(name));
+        }
+        table.status = TableStatus::Deleting;
+        let mut partitions = self.catalogue.partitions().await?;
+        partitions.retain(|partition| partition.table == table.id);
+        let stored = self.catalogue.put_table(&table).await?;
+        self.finish_in_background(table, partitions);
+        Ok(stored)
+    }
+
+    /// Finishes what an earlier run left half done.
+    ///
+    /// # Errors
+    /// If the catalogue cannot be read.
+    pub async fn resume(self: &Rc<Self>) -> Result<(), ControlError> {
+        let _turn = self.turn.lock().await;
+        let tables = self.catalogue.tables().await?;
+        let partitions = self.catalogue.partitions().await?;
+        let known: HashSet<TableId> = tables.iter().map(|table| table.id).collect();
+        for orphan in partitions.iter().filter(|partition| !known.contains(&partition.table)) {
+            self.catalogue.delete_partition(orphan.id).await?;
+        }
+        for table in tables.into_iter().filter(|table| table.status != TableStatus::Active) {
+            let own = partitions.iter().filter(|partition| partition.table == table.id).cloned().collect();
+            self.finish_in_background(table, own);
+        }
+        Ok(())
+    }
+
+    /// The first of `count` ids that were never given before.
+    async fn take_ids(&self, count: usize) -> Result<u64, ControlError> {
+        let last = self.catalogue.sequence().await?.last;
+        self.catalogue.put_sequence(SequenceRow { last: last + count as u64 }).await?;
+        Ok(last + 1)
+    }
+
+    /// Lays a table's partitions over the shards; which shard comes first depends on the table, so that
+    /// small tables do not all begin on the same one.
+    fn place(&self, table: TableId, first_id: u64, count: usize) -> Vec<PartitionRow> {
+        let lowers = key::even_bounds(count);
+        let row = |index: usize| {
+            let (node, shard) = self.shards[(table.0 as usize + index) % self.shards.len()];
+            PartitionRow {
+                table,
+                lower: lowers[index].clone(),
+                upper: lowers.get(index + 1).cloned(),
+                id: PartitionId(first_id + index as u64),
+                generation: Generation(1),
+                node,
+                shard,
+            }
+        };
+        (0..count).map(row).collect()
+    }
+
+    fn finish_in_background(self: &Rc<Self>, table: TableRow, partitions: Vec<PartitionRow>) {
+        let control = Rc::clone(self);
+        self.runtime.spawn(async move {
+            let mut reported = String::new();
+            while let Err(error) = control.finish(&table, &partitions).await {
+                let text = error.to_string();
+                if text != reported {
+                    tracing::warn!(table = table.name, status = table.status.name(), "waiting: {text}");
+                    reported = text;
+                }
+                control.core.sleep(CONTROL_RETRY_PAUSE).await;
+            }
+        });
+    }
+
+    async fn finish(&self, table: &TableRow, partitions: &[PartitionRow]) -> Result<(), StepError> {
+        match table.status {
+            TableStatus::Active => {}
+            TableStatus::Creating => {
+                for partition in partitions {
+                    self.create_partition(partition).await?;
+                }
+                let active = TableRow { status: TableStatus::Active, ..table.clone() };
+                self.catalogue.put_table(&active).await?;
+            }
+            TableStatus::Deleting => {
+                for partition in partitions {
+                    self.drop_partition(partition).await?;
+                    self.catalogue.delete_partition(partition.id).await?;
+                }
+                self.catalogue.delete_table(&table.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn create_partition(&self, row: &PartitionRow) -> Result<(), StepError> {
+        let stored = encode_item(&row.to_attributes());
+        if (row.node, row.shard) == self.own {
+            return Ok(self.shard.create(row.id, &stored).await?);
+        }
+        let message = CreatePartition { partition: row.id, generation: row.generation, row: &stored };
+        self.peers.call(row.node, row.shard, &message, Kind::Done).await?;
+        Ok(())
+    }
+
+    async fn drop_partition(&self, row: &PartitionRow) -> Result<(), StepError> {
+        if (row.node, row.shard) == self.own {
+            return Ok(self.shard.drop_partition(row.id, row.generation).await?);
+        }
+        let message = DropPartition { partition: row.id, generation: row.generation };
+        self.peers.call(row.node, row.shard, &message, Kind::Done).await?;
+        Ok(())
+    }
+}
+
+/// All shards, shard by shard and node by node, so that consecutive partitions are on different nodes.
+fn placement_order(config: &NodeConfig) -> Vec<(NodeId, ShardId)> {
+    let most = config.cluster.nodes.iter().map(|node| node.shards).max().unwrap_or(0);
+    let of_rank = |rank: u16| {
+        let has = move |node: &&crate::config::NodeEntry| rank < node.shards;
+        config.cluster.nodes.iter().filter(has).map(move |node| (NodeId(node.id), ShardId(rank)))
+    };
+    (0..most).flat_map(of_rank).collect()
+}
+
+fn table_name(name: &str) -> Result<String, ControlError> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let length = (TABLE_NAME_BYTES_MIN..=TABLE_NAME_BYTES_MAX).contains(&name.len());
+    if length && name.bytes().all(allowed) {
+        return Ok(name.to_owned());
+    }
+    Err(ControlError::Invalid(format!(
+        "a table's name has {TABLE_NAME_BYTES_MIN} to {TABLE_NAME_BYTES_MAX} of a-z, A-Z, 0-9, _, . and -"
+    )))
+}
+
+fn read_schema(asked: &ArchivedCreateTable) -> Result<KeySchema, ControlError> {
+    let attribute = |archived: &key::ArchivedKeyAttribute| {
+        let name = archived.name.to_string();
+        if name.is_empty() || name.len() > KEY_ATTRIBUTE_NAME_BYTES_MAX {
+            let text = format!("the name of a key attribute has 1 to {KEY_ATTRIBUTE_NAME_BYTES_MAX} bytes");
+            return Err(ControlError::Invalid(text));
+        }
+        Ok(KeyAttribute { name, key_type: KeyType::from(&archived.key_type) })
+    };
+    let partition = attribute(&asked.schema.partition)?;
+    let sort = asked.schema.sort.as_ref().map(attribute).transpose()?;
+    if sort.as_ref().is_some_and(|sort| sort.name == partition.name) {
+        return Err(ControlError::Invalid("partition key and sort key have the same name".to_owned()));
+    }
+    Ok(KeySchema { partition, sort })
+}

@@ -1,0 +1,53 @@
+//! The node's certificates, read once at start.
+
+use crate::config::TlsSection;
+use evenkeel_quic::{TlsError, client_tls, server_tls};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why the node has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read.
+    #[error("{key} = {}: {source}", path.display())]
+    Read {
+        /// The configuration's key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The files are not certificates and a key that belong together.
+    #[error("certificates: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// What the node shows to those who connect, and to those it connects to.
+#[derive(Clone)]
+pub struct Identity {
+    /// For connections that others open.
+    pub server: Arc<rustls::ServerConfig>,
+    /// For connections that this node opens.
+    pub client: Arc<rustls::ClientConfig>,
+}
+
+impl Identity {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub fn load(section: &TlsSection) -> Result<Identity, IdentityError> {
+        let ca = read("tls.ca", &section.ca)?;
+        let certificate = read("tls.certificate", &section.certificate)?;
+        let key = read("tls.key", &section.key)?;
+        Ok(Identity {
+            server: server_tls(&ca, &certificate, &key)?,
+            client: client_tls(&ca, &certificate, &key)?,
+        })
+    }
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, IdentityError> {
+    std::fs::read(path).map_err(|source| IdentityError::Read { key, path: path.to_owned(), source })
+}

@@ -1,0 +1,354 @@
+//! The service of a shard: a checked frame becomes a call of a partition, its result an answer.
+//!
+//! Each request runs as a task of its own, so a write that waits for its frame of the log holds up
+//! nothing, and all requests that arrived together share that frame. What a connection may have under
+//! way is bounded; beyond it requests are refused, not queued.
+
+use crate::control::{Control, ControlError};
+use crate::drop_guard::DropGuard;
+use crate::limits::{PAGE_ITEMS_MAX, REQUESTS_IN_FLIGHT_MAX, WATCH_PATIENCE_MAX};
+use crate::peers::Peers;
+use crate::requests::RequestCounts;
+use bytes::Bytes;
+use evenkeel_driver::{GlommioRuntime, UringDisk};
+use evenkeel_model::limits::PAGE_BYTES_MAX;
+use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId, Slot};
+use evenkeel_partition::{CreateError, Partition, RangeRequest, ReadError, Shard, WriteError};
+use evenkeel_quic::{Connection, ConnectionId, Handler, Lane, Role, Roles};
+use evenkeel_storage::{PartitionError, Refused, Runtime};
+use evenkeel_wire::message::{
+    Changed, CreatePartition, CreateTable, Delete, DeleteTable, Done, DropPartition, Found, Get, Hello,
+    NodeAddress, Page, PartitionCounts, PartitionStatistics, Put, Range, Row, Table, Watch, Welcome, Written,
+};
+use evenkeel_wire::{
+    DecodeError, Frame, FrameHeader, Kind, Message, PROTOCOL_VERSION, Refusal, RefusalCode, decode, encode,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A shard as it runs on a core.
+pub type CoreShard = Shard<UringDisk, GlommioRuntime>;
+type CorePartition = Partition<UringDisk, GlommioRuntime>;
+
+/// What the service says of itself in answer to Hello.
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// This shard.
+    pub shard: ShardId,
+    /// Drawn when the node started.
+    pub incarnation: u64,
+    /// All nodes.
+    pub nodes: Vec<NodeAddress>,
+    /// The node that holds partition 0, on its shard 0.
+    pub catalogue_node: NodeId,
+}
+
+/// One shard's service.
+pub struct Service {
+    /// Who it is.
+    pub identity: Identity,
+    /// Its partitions.
+    pub shard: Rc<CoreShard>,
+    /// Its connections to others.
+    pub peers: Rc<Peers>,
+    /// The control plane, on the shard that holds partition 0.
+    pub control: Option<Rc<Control>>,
+    /// Its counters.
+    pub counts: RequestCounts,
+    /// Where its tasks run.
+    pub runtime: GlommioRuntime,
+    connections: RefCell<HashMap<ConnectionId, Rc<Caller>>>,
+}
+
+/// Who is at the other end of a connection.
+struct Caller {
+    roles: Roles,
+    greeted: Cell<bool>,
+    in_flight: Cell<u32>,
+}
+
+/// The handle by which the endpoint reaches the service.
+#[derive(Clone)]
+pub struct ServiceHandle(pub Rc<Service>);
+
+impl Handler for ServiceHandle {
+    fn opened(&self, connection: &Connection) {
+        let caller = Caller { roles: connection.roles(), greeted: Cell::new(false), in_flight: Cell::new(0) };
+        self.0.connections.borrow_mut().insert(connection.id(), Rc::new(caller));
+        self.0.counts.opened();
+    }
+
+    fn frame(&self, lane: &Lane, frame: Frame) {
+        if frame.header.kind & 0x8000 != 0 {
+            return self.0.peers.answered(lane.id().connection, frame);
+        }
+        let Some(caller) = self.0.connections.borrow().get(&lane.id().connection).cloned() else { return };
+        let kind = Kind::from_number(frame.header.kind);
+        self.0.counts.begin(kind);
+        caller.in_flight.set(caller.in_flight.get() + 1);
+        let service = self.0.clone();
+        let lane = lane.clone();
+        self.0.runtime.spawn(async move {
+            let _end = DropGuard(|| {
+                caller.in_flight.set(caller.in_flight.get() - 1);
+                service.counts.end();
+            });
+            let header = frame.header;
+            let answer = service.answer(&caller, kind, frame).await.unwrap_or_else(|refusal| {
+                service.counts.refused(kind);
+                reply(&header, &refusal)
+            });
+            // An asker that is gone needs no answer.
+            let _ = lane.send(answer);
+        });
+    }
+
+    fn closed(&self, connection: ConnectionId) {
+        if self.0.connections.borrow_mut().remove(&connection).is_some() {
+            self.0.counts.closed();
+        }
+        self.0.peers.closed(connection);
+    }
+}
+
+fn reply<M: Message>(header: &FrameHeader, message: &M) -> Bytes {
+    encode(message, header.request_id, 0)
+}
+
+impl Service {
+    /// A service with no connections yet.
+    pub fn new(
+        identity: Identity,
+        shard: Rc<CoreShard>,
+        peers: Rc<Peers>,
+        control: Option<Rc<Control>>,
+        runtime: GlommioRuntime,
+    ) -> Service {
+        let counts = RequestCounts::default();
+        Service { identity, shard, peers, control, counts, runtime, connections: RefCell::default() }
+    }
+
+    async fn answer(&self, caller: &Caller, kind: Option<Kind>, frame: Frame) -> Result<Bytes, Refusal> {
+        if caller.in_flight.get() > REQUESTS_IN_FLIGHT_MAX {
+            let message =
+                format!("more than {REQUESTS_IN_FLIGHT_MAX} requests of this connection are under way");
+            return Err(Refusal::new(RefusalCode::Overloaded, message));
+        }
+        if kind == Some(Kind::Hello) {
+            return self.hello(caller, &frame);
+        }
+        if !caller.greeted.get() {
+            return Err(Refusal::new(RefusalCode::Mismatch, "a connection begins with Hello"));
+        }
+        match kind {
+            Some(Kind::Get) => self.get(&frame).await,
+            Some(Kind::Put) => self.put(&frame).await,
+            Some(Kind::Delete) => self.delete(&frame).await,
+            Some(Kind::Range) => self.range(&frame).await,
+            Some(Kind::Watch) => self.watch(&frame).await,
+            Some(Kind::PartitionStatistics) => self.partition_statistics(&frame),
+            Some(Kind::CreateTable) => self.create_table(&frame).await,
+            Some(Kind::DeleteTable) => self.delete_table(&frame).await,
+            Some(Kind::CreatePartition) => self.create_partition(caller, &frame).await,
+            Some(Kind::DropPartition) => self.drop_partition(caller, &frame).await,
+            _ => {
+                let message = format!("requests of kind {:#06x} are not known here", frame.header.kind);
+                Err(Refusal::new(RefusalCode::Unsupported, message))
+            }
+        }
+    }
+
+    fn hello(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Refusal> {
+        let hello = decode::<Hello>(frame).map_err(malformed)?;
+        let own = self.identity.cluster;
+        if let Some(asked) = hello.cluster.as_ref() {
+            let asked = u128::from(asked.0);
+            if asked != own.0 {
+                let message = format!("this node belongs to cluster {own}, not to {asked:032x}");
+                return Err(Refusal::new(RefusalCode::Mismatch, message));
+            }
+        }
+        let (lowest, highest) = (u16::from(hello.version_min), u16::from(hello.version_max));
+        if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
+            let message =
+                format!("this node speaks protocol version {PROTOCOL_VERSION}, not {lowest} to {highest}");
+            return Err(Refusal::new(RefusalCode::Mismatch, message));
+        }
+        caller.greeted.set(true);
+        let welcome = Welcome {
+            cluster: own,
+            version: PROTOCOL_VERSION,
+            node: self.identity.node,
+            shard: self.identity.shard,
+            incarnation: self.identity.incarnation,
+            nodes: self.identity.nodes.clone(),
+            catalogue_node: self.identity.catalogue_node,
+            catalogue_shard: ShardId(0),
+        };
+        Ok(reply(&frame.header, &welcome))
+    }
+
+    fn partition(&self, id: PartitionId, generation: Generation) -> Result<Rc<CorePartition>, Refusal> {
+        self.shard.serving(id, generation).ok_or_else(|| {
+            let message = format!("partition {id} of generation {generation} is not on this shard");
+            Refusal::new(RefusalCode::WrongPartition, message)
+        })
+    }
+
+    async fn get(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let get = decode::<Get>(frame).map_err(malformed)?;
+        let partition = self.partition((&get.partition).into(), (&get.generation).into())?;
+        let image = partition.get(&get.key).await.map_err(read_refusal)?;
+        Ok(reply(&frame.header, &Found { item: image.as_deref() }))
+    }
+
+    async fn put(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let put = decode::<Put>(frame).map_err(malformed)?;
+        let partition = self.partition((&put.partition).into(), (&put.generation).into())?;
+        let written = partition.put(&put.key, &put.item, put.return_old).await.map_err(write_refusal)?;
+        Ok(reply(&frame.header, &Written { slot: written.slot, old: written.old.as_deref() }))
+    }
+
+    async fn delete(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let delete = decode::<Delete>(frame).map_err(malformed)?;
+        let partition = self.partition((&delete.partition).into(), (&delete.generation).into())?;
+        let written = partition.delete(&delete.key, delete.return_old).await.map_err(write_refusal)?;
+        Ok(reply(&frame.header, &Written { slot: written.slot, old: written.old.as_deref() }))
+    }
+
+    async fn range(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let range = decode::<Range>(frame).map_err(malformed)?;
+        let partition = self.partition((&range.partition).into(), (&range.generation).into())?;
+        let request = RangeRequest {
+            lower: &range.lower,
+            upper: range.upper.as_ref().map(|upper| &**upper),
+            reverse: range.reverse,
+            items_max: (u32::from(range.items_max) as usize).min(PAGE_ITEMS_MAX),
+            bytes_max: (u32::from(range.bytes_max) as usize).min(PAGE_BYTES_MAX),
+        };
+        let page = partition.range(request).await.map_err(read_refusal)?;
+        let rows = page.items.iter().map(|(key, item)| Row { key, item }).collect();
+        Ok(reply(&frame.header, &Page { applied: page.applied, more: page.more, rows }))
+    }
+
+    async fn watch(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let watch = decode::<Watch>(frame).map_err(malformed)?;
+        let partition = self.partition((&watch.partition).into(), (&watch.generation).into())?;
+        let given = Duration::from_micros(frame.header.timeout_us) / 2;
+        let applied = partition.changed(Slot::from(&watch.after), given.min(WATCH_PATIENCE_MAX)).await;
+        Ok(reply(&frame.header, &Changed { applied }))
+    }
+
+    fn partition_statistics(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let asked = decode::<PartitionStatistics>(frame).map_err(malformed)?;
+        let partition = self.partition((&asked.partition).into(), (&asked.generation).into())?;
+        let counts = partition.counts();
+        Ok(reply(&frame.header, &PartitionCounts { items: counts.items, bytes: counts.bytes }))
+    }
+
+    fn control(&self) -> Result<&Rc<Control>, Refusal> {
+        let elsewhere = || {
+            Refusal::new(RefusalCode::WrongPartition, "the control plane runs beside partition 0, elsewhere")
+        };
+        self.control.as_ref().ok_or_else(elsewhere)
+    }
+
+    async fn create_table(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let asked = decode::<CreateTable>(frame).map_err(malformed)?;
+        let row = self.control()?.create_table(asked).await.map_err(control_refusal)?;
+        Ok(reply(&frame.header, &Table { row: &row }))
+    }
+
+    async fn delete_table(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let asked = decode::<DeleteTable>(frame).map_err(malformed)?;
+        let row = self.control()?.delete_table(&asked.name).await.map_err(control_refusal)?;
+        Ok(reply(&frame.header, &Table { row: &row }))
+    }
+
+    async fn create_partition(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Refusal> {
+        from_a_node(caller)?;
+        let asked = decode::<CreatePartition>(frame).map_err(malformed)?;
+        self.shard.create((&asked.partition).into(), &asked.row).await.map_err(create_refusal)?;
+        Ok(reply(&frame.header, &Done {}))
+    }
+
+    async fn drop_partition(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Refusal> {
+        from_a_node(caller)?;
+        let asked = decode::<DropPartition>(frame).map_err(malformed)?;
+        let dropped = self.shard.drop_partition((&asked.partition).into(), (&asked.generation).into());
+        dropped.await.map_err(create_refusal)?;
+        Ok(reply(&frame.header, &Done {}))
+    }
+}
+
+fn from_a_node(caller: &Caller) -> Result<(), Refusal> {
+    if caller.roles.contains(Role::Node) {
+        return Ok(());
+    }
+    Err(Refusal::new(RefusalCode::Forbidden, "only a node of the cluster may ask for this"))
+}
+
+fn malformed(error: DecodeError) -> Refusal {
+    Refusal::new(RefusalCode::Invalid, error.to_string())
+}
+
+fn refused_code(refused: &Refused) -> RefusalCode {
+    match refused {
+        Refused::TableFull { .. } => RefusalCode::TableFull,
+        Refused::LogFull { .. } => RefusalCode::LogFull,
+        Refused::Busy => RefusalCode::Overloaded,
+        Refused::TooLarge { .. } => RefusalCode::Invalid,
+    }
+}
+
+fn read_refusal(error: ReadError) -> Refusal {
+    let code = match error {
+        ReadError::NotOwned(_) | ReadError::Engine(evenkeel_storage::ReadError::Unknown { .. }) => {
+            RefusalCode::WrongPartition
+        }
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn write_refusal(error: WriteError) -> Refusal {
+    let code = match &error {
+        WriteError::NotOwned(_) | WriteError::Read(evenkeel_storage::ReadError::Unknown { .. }) => {
+            RefusalCode::WrongPartition
+        }
+        WriteError::KeyBytes(_) | WriteError::Item(_) => RefusalCode::Invalid,
+        WriteError::Refused(refused) => refused_code(refused),
+        WriteError::Log(_) => RefusalCode::Failed,
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn create_refusal(error: CreateError) -> Refusal {
+    let code = match &error {
+        CreateError::Row { .. } | CreateError::Generation { .. } => RefusalCode::Invalid,
+        CreateError::Engine(PartitionError::Refused(refused)) => refused_code(refused),
+        CreateError::Engine(PartitionError::Log(_)) => RefusalCode::Failed,
+        CreateError::Engine(PartitionError::Exists { .. } | PartitionError::Unknown { .. }) => {
+            RefusalCode::WrongPartition
+        }
+    };
+    Refusal::new(code, error.to_string())
+}
+
+fn control_refusal(error: ControlError) -> Refusal {
+    let code = match &error {
+        ControlError::Invalid(_) => RefusalCode::Invalid,
+        ControlError::Exists(_) => RefusalCode::TableExists,
+        ControlError::NotFound(_) => RefusalCode::TableNotFound,
+        ControlError::InUse { .. } => RefusalCode::TableInUse,
+        ControlError::Protected(_) => RefusalCode::Protected,
+        ControlError::Write(error) => return write_refusal(error.clone()),
+        ControlError::Read(error) => return read_refusal(error.clone()),
+        ControlError::Malformed { .. } => RefusalCode::Failed,
+    };
+    Refusal::new(code, error.to_string())
+}
