@@ -56,8 +56,8 @@ pub struct Append {
 #[derive(Clone, Debug, Default)]
 struct File {
     durable: Vec<u8>,
-    /// Written and not synced, in order.
-    cached: Vec<(u64, Rc<[u8]>)>,
+    /// Sectors written and not synced, by their number in the file.
+    cached: BTreeMap<usize, Rc<[u8]>>,
 }
 
 #[derive(Debug, Default)]
@@ -159,7 +159,7 @@ impl MemoryDisk {
 
     /// Replaces the content of a file, durably; makes it if it is not there.
     pub fn set_content(&self, file: FileId, bytes: Vec<u8>) {
-        self.state.borrow_mut().files.insert(file, File { durable: bytes, cached: Vec::new() });
+        self.state.borrow_mut().files.insert(file, File { durable: bytes, cached: BTreeMap::new() });
     }
 
     /// The files.
@@ -173,7 +173,8 @@ impl MemoryDisk {
         let state = self.state.borrow();
         let mut files = state.files.clone();
         for (&id, file) in &mut files {
-            for (offset, bytes) in std::mem::take(&mut file.cached) {
+            for (sector, bytes) in std::mem::take(&mut file.cached) {
+                let offset = (sector * SECTOR_BYTES) as u64;
                 let write = Append { file: id, offset, bytes, submitted: 0, completed: None };
                 land(&mut file.durable, &write, |index, count| lands(&write, index, count));
             }
@@ -195,9 +196,7 @@ impl MemoryDisk {
             let Some(file) = files.get_mut(&append.file) else { continue };
             let mut visible = file.visible();
             land(&mut visible, append, |index, count| lands(append, index, count));
-            let start = usize::try_from(append.offset).expect("files are memory");
-            let bytes = Rc::from(&visible[start..start + append.bytes.len()]);
-            file.cached.push((append.offset, bytes));
+            file.cache(append.offset, &visible, append.bytes.len());
         }
         MemoryDisk::from_files(files, state.automatic)
     }
@@ -222,11 +221,17 @@ fn land(bytes: &mut [u8], append: &Append, mut lands: impl FnMut(usize, usize) -
 impl File {
     fn visible(&self) -> Vec<u8> {
         let mut bytes = self.durable.clone();
-        for (offset, written) in &self.cached {
-            let start = usize::try_from(*offset).expect("files are memory");
-            bytes[start..start + written.len()].copy_from_slice(written);
+        for (sector, written) in &self.cached {
+            bytes[sector * SECTOR_BYTES..][..SECTOR_BYTES].copy_from_slice(written);
         }
         bytes
+    }
+
+    /// Caches `bytes` bytes at `offset` of what the whole file now looks like.
+    fn cache(&mut self, offset: u64, file: &[u8], bytes: usize) {
+        for sector in sectors(offset, bytes) {
+            self.cached.insert(sector, Rc::from(&file[sector * SECTOR_BYTES..][..SECTOR_BYTES]));
+        }
     }
 }
 
@@ -238,12 +243,20 @@ impl State {
         let append = append.clone();
         let file = self.files.get_mut(&append.file).expect("appends go to files that exist");
         land(&mut file.durable, &append, |_, _| true);
+        for sector in sectors(append.offset, append.bytes.len()) {
+            file.cached.remove(&sector);
+        }
     }
 
     fn file(&mut self, operation: &'static str, id: FileId, offset: u64) -> Result<&mut File, DiskError> {
         let missing = io::Error::from(io::ErrorKind::NotFound);
         self.files.get_mut(&id).ok_or_else(|| DiskError::new(operation, Some(id), offset, &missing))
     }
+}
+
+fn sectors(offset: u64, bytes: usize) -> std::ops::Range<usize> {
+    let first = usize::try_from(offset).expect("files are memory") / SECTOR_BYTES;
+    first..first + bytes / SECTOR_BYTES
 }
 
 fn failure(operation: &'static str, file: FileId, offset: u64, kind: io::ErrorKind) -> DiskError {
@@ -304,7 +317,7 @@ impl Disk for MemoryDisk {
             return Err(failure("create", file, 0, io::ErrorKind::StorageFull));
         }
         let zeros = vec![0; usize::try_from(bytes).expect("files are memory")];
-        let before = state.files.insert(file, File { durable: zeros, cached: Vec::new() });
+        let before = state.files.insert(file, File { durable: zeros, cached: BTreeMap::new() });
         assert!(before.is_none(), "a file is made once");
         Ok(())
     }
@@ -362,7 +375,10 @@ impl Disk for MemoryDisk {
         buffer: MemoryBuffer,
     ) -> Result<MemoryBuffer, DiskError> {
         let mut state = self.state.borrow_mut();
-        state.file("write", file, offset)?.cached.push((offset, Rc::from(&buffer[..])));
+        let found = state.file("write", file, offset)?;
+        for (sector, bytes) in sectors(offset, buffer.len()).zip(buffer.chunks(SECTOR_BYTES)) {
+            found.cached.insert(sector, Rc::from(bytes));
+        }
         Ok(buffer)
     }
 

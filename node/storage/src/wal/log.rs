@@ -330,7 +330,7 @@ impl<D: Disk> Log<D> {
 
     /// A file to make now, so that the next segment is ready before the present one is full.
     pub(crate) fn wanted_file(&mut self) -> Option<FileId> {
-        if self.closing { None } else { self.ring.wanted() }
+        if self.closing && self.queue.is_empty() { None } else { self.ring.wanted() }
     }
 
     /// Takes back a pin on `segment` once `frame` is durable.
