@@ -1,0 +1,216 @@
+//! A shard of partitions over the engine and a disk in memory whose writes complete when the test says.
+
+use evenkeel_model::catalogue::PartitionRow;
+use evenkeel_model::{
+    AttributeValue, Attributes, ClusterId, Generation, ItemView, NodeId, PartitionId, ShardId, Slot, TableId,
+    encode_item,
+};
+use evenkeel_partition::{Counts, Partition, RangeRequest, ReadError, Shard, WriteError, Written};
+use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
+use evenkeel_storage::{Engine, EngineConfig, RecoveredEntries, Refused, Runtime, WalConfig};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+const ID: PartitionId = PartitionId(7);
+const GENERATION: Generation = Generation(1);
+
+type TestShard = Shard<MemoryDisk, TestRuntime>;
+type TestPartition = Partition<MemoryDisk, TestRuntime>;
+
+fn open(runtime: &TestRuntime, disk: &MemoryDisk, table_bytes_max: u64) -> TestShard {
+    let config = EngineConfig {
+        cluster: ClusterId(1),
+        node: NodeId(1),
+        shard: ShardId(0),
+        wal: WalConfig::new(8 << 20, 64 << 20),
+        table_bytes_max,
+        recovered: RecoveredEntries::Apply,
+    };
+    let opened = runtime.block_on(disk, Engine::open(disk.clone(), runtime.clone(), config));
+    let (engine, recovery) = opened.unwrap();
+    Shard::open(engine, runtime.clone(), &recovery).unwrap()
+}
+
+fn row() -> PartitionRow {
+    PartitionRow {
+        table: TableId(3),
+        lower: vec![10],
+        upper: Some(vec![20]),
+        id: ID,
+        generation: GENERATION,
+        node: NodeId(1),
+        shard: ShardId(0),
+    }
+}
+
+/// A shard with one partition that owns the keys from 10 to 20, on a disk that completes at once.
+fn with_partition(table_bytes_max: u64) -> (TestRuntime, MemoryDisk, TestShard, Rc<TestPartition>) {
+    let (runtime, disk) = (TestRuntime::new(1), MemoryDisk::automatic());
+    let shard = open(&runtime, &disk, table_bytes_max);
+    runtime.block_on(&disk, shard.create(ID, &encode_item(&row().to_attributes()))).unwrap();
+    let partition = shard.serving(ID, GENERATION).unwrap();
+    (runtime, disk, shard, partition)
+}
+
+fn item(text: &str) -> Vec<u8> {
+    encode_item(&Attributes::from_iter([("text", AttributeValue::S(text.to_owned()))]))
+}
+
+fn text(stored: &[u8]) -> String {
+    match ItemView::check(stored).unwrap().to_attributes().get("text") {
+        Some(AttributeValue::S(text)) => text.clone(),
+        other => panic!("not an item of this test: {other:?}"),
+    }
+}
+
+fn old_text(written: &Written) -> Option<String> {
+    written.old.as_deref().map(text)
+}
+
+#[test]
+fn writes_are_read_back_with_their_slot_and_a_rising_timestamp() {
+    let (runtime, disk, _shard, partition) = with_partition(1 << 20);
+    runtime.block_on(&disk, async {
+        assert_eq!(partition.put(&[11], &item("a"), false).await.unwrap().slot, Slot(1));
+        assert_eq!(partition.put(&[12], &item("b"), false).await.unwrap().slot, Slot(2));
+        let (a, b) =
+            (partition.get(&[11]).await.unwrap().unwrap(), partition.get(&[12]).await.unwrap().unwrap());
+        let headers = [&a, &b].map(|stored| ItemView::check(stored).unwrap().header());
+        assert_eq!(headers.map(|header| header.slot), [Slot(1), Slot(2)]);
+        assert!(headers[0].timestamp < headers[1].timestamp);
+        assert_eq!(partition.counts(), Counts { items: 2, bytes: 10 });
+        partition.delete(&[11], false).await.unwrap();
+        assert!(partition.get(&[11]).await.unwrap().is_none());
+        assert_eq!(partition.counts(), Counts { items: 1, bytes: 5 });
+    });
+}
+
+#[test]
+fn an_old_image_is_the_newest_proposed_one_and_comes_when_the_write_is_durable() {
+    let (runtime, disk, _shard, partition) = with_partition(1 << 20);
+    disk.set_automatic(false);
+    let answers: Rc<RefCell<Vec<Option<String>>>> = Rc::default();
+    for value in ["a", "b", "c"] {
+        let (partition, answers) = (partition.clone(), answers.clone());
+        runtime.spawn(async move {
+            let written = partition.put(&[11], &item(value), true).await.unwrap();
+            answers.borrow_mut().push(old_text(&written));
+        });
+    }
+    runtime.run_ready();
+    assert!(answers.borrow().is_empty(), "nothing is answered before it is durable");
+    let unread = runtime.block_on(&MemoryDisk::held(), partition.get(&[11])).unwrap();
+    assert!(unread.is_none(), "a read does not see what is not durable");
+    while disk.complete_oldest() {
+        runtime.run_ready();
+    }
+    assert_eq!(*answers.borrow(), [None, Some("a".to_owned()), Some("b".to_owned())]);
+    let last = runtime.block_on(&disk, partition.delete(&[11], true)).unwrap();
+    assert_eq!(old_text(&last), Some("c".to_owned()));
+}
+
+#[test]
+fn keys_of_others_and_bad_items_are_refused_and_change_nothing() {
+    let (runtime, disk, _shard, partition) = with_partition(1 << 20);
+    runtime.block_on(&disk, async {
+        for key in [&[9u8][..], &[20], &[10, 0][..0]] {
+            let refused = partition.put(key, &item("a"), false).await.unwrap_err();
+            assert!(matches!(refused, WriteError::NotOwned(ID) | WriteError::KeyBytes(0)), "{refused}");
+        }
+        assert!(matches!(partition.get(&[20]).await, Err(ReadError::NotOwned(ID))));
+        assert!(matches!(partition.put(&[11], b"noise", false).await, Err(WriteError::Item(_))));
+        let long = vec![11; evenkeel_model::limits::ENCODED_KEY_BYTES_MAX + 1];
+        assert!(matches!(partition.delete(&long, false).await, Err(WriteError::KeyBytes(_))));
+        assert_eq!(partition.put(&[11], &item("a"), false).await.unwrap().slot, Slot(1));
+    });
+}
+
+#[test]
+fn at_the_budget_puts_are_refused_and_deletes_make_room() {
+    let (runtime, disk, _shard, partition) = with_partition(4096);
+    runtime.block_on(&disk, async {
+        let large = item(&"x".repeat(3000));
+        partition.put(&[11], &large, false).await.unwrap();
+        let refused = partition.put(&[12], &large, false).await.unwrap_err();
+        assert!(matches!(refused, WriteError::Refused(Refused::TableFull { .. })), "{refused}");
+        partition.delete(&[11], false).await.unwrap();
+        let slot = partition.put(&[12], &large, false).await.unwrap().slot;
+        assert_eq!(slot, Slot(3), "the refused write took no slot");
+    });
+}
+
+#[test]
+fn a_range_is_read_in_both_directions_and_within_the_partition_only() {
+    let (runtime, disk, _shard, partition) = with_partition(1 << 20);
+    runtime.block_on(&disk, async {
+        for key in 11..=15u8 {
+            partition.put(&[key], &item(&key.to_string()), false).await.unwrap();
+        }
+        let range = |reverse, items_max, bytes_max| {
+            let partition = partition.clone();
+            async move {
+                let request = RangeRequest { lower: &[0], upper: None, reverse, items_max, bytes_max };
+                let page = partition.range(request).await.unwrap();
+                assert_eq!(page.applied, Slot(5));
+                (page.items.iter().map(|(key, _)| key[0]).collect::<Vec<u8>>(), page.more)
+            }
+        };
+        assert_eq!(range(false, 100, 1 << 20).await, (vec![11, 12, 13, 14, 15], false));
+        assert_eq!(range(true, 2, 1 << 20).await, (vec![15, 14], true));
+        // Six bytes an item: the second one reaches seven.
+        assert_eq!(range(false, 100, 7).await, (vec![11, 12], true));
+    });
+}
+
+#[test]
+fn everything_acknowledged_is_there_after_a_restart_and_slots_go_on() {
+    let (runtime, disk, shard, partition) = with_partition(1 << 20);
+    runtime.block_on(&disk, partition.put(&[11], &item("a"), false)).unwrap();
+    let crashed = disk.cut_power(|_, _, _| false);
+    drop((shard, partition));
+    runtime.stop();
+    let runtime = TestRuntime::new(2);
+    crashed.set_automatic(true);
+    let shard = open(&runtime, &crashed, 1 << 20);
+    let partition = shard.serving(ID, GENERATION).unwrap();
+    assert_eq!(*partition.row(), row());
+    runtime.block_on(&crashed, async {
+        assert_eq!(text(&partition.get(&[11]).await.unwrap().unwrap()), "a");
+        assert_eq!(partition.put(&[12], &item("b"), false).await.unwrap().slot, Slot(2));
+    });
+}
+
+#[test]
+fn a_partition_is_created_once_and_dropped_once_and_repeating_either_is_fine() {
+    let (runtime, disk, shard, partition) = with_partition(1 << 20);
+    runtime.block_on(&disk, async {
+        partition.put(&[11], &item("a"), false).await.unwrap();
+        shard.create(ID, &encode_item(&row().to_attributes())).await.unwrap();
+        assert_eq!(partition.counts().items, 1, "creating again leaves what is there");
+        let other = PartitionRow { id: PartitionId(8), ..row() };
+        assert!(shard.create(ID, &encode_item(&other.to_attributes())).await.is_err());
+        shard.drop_partition(ID, GENERATION).await.unwrap();
+        shard.drop_partition(ID, GENERATION).await.unwrap();
+        assert!(shard.serving(ID, GENERATION).is_none());
+        let late = partition.put(&[11], &item("b"), false).await.unwrap_err();
+        assert!(matches!(late, WriteError::NotOwned(ID)), "{late}");
+    });
+}
+
+#[test]
+fn a_watcher_is_told_of_a_change_or_of_the_end_of_its_patience() {
+    let (runtime, disk, _shard, partition) = with_partition(1 << 20);
+    let seen: Rc<RefCell<Option<Slot>>> = Rc::default();
+    let watcher = (partition.clone(), seen.clone());
+    runtime.spawn(async move {
+        *watcher.1.borrow_mut() = Some(watcher.0.changed(Slot(0), Duration::from_secs(3600)).await);
+    });
+    runtime.run_ready();
+    assert_eq!(*seen.borrow(), None);
+    runtime.block_on(&disk, partition.put(&[11], &item("a"), false)).unwrap();
+    runtime.run_ready();
+    assert_eq!(*seen.borrow(), Some(Slot(1)));
+    let unchanged = partition.changed(Slot(1), Duration::from_millis(5));
+    assert_eq!(runtime.block_on(&disk, unchanged), Slot(1));
+}
