@@ -10,8 +10,8 @@
 mod types;
 
 pub use types::{
-    Counts, Cut, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery, RecoveredEntries,
-    RecoveredPartition, Recovery,
+    Counts, Cut, EngineConfig, EngineStatistics, Entry, KeyAndImage, Operation, Page, RangeQuery,
+    RecoveredEntries, RecoveredPartition, Recovery,
 };
 
 use crate::{

@@ -21,7 +21,7 @@ pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
-    Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, Operation, Page, RangeQuery,
+    Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage, Operation, Page, RangeQuery,
     RecoveredEntries, RecoveredPartition, Recovery,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};

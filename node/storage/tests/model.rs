@@ -313,7 +313,7 @@ impl World {
             0 => false,
             1 => random.once_in(2),
             2 => index < append.submitted as usize * 7 % (count + 1),
-            _ => append.submitted % 2 == 0,
+            _ => append.submitted.is_multiple_of(2),
         };
         let kill = self.random.once_in(4);
         self.sightings.kills += u64::from(kill);

@@ -129,11 +129,14 @@ pub struct Counts {
     pub bytes: u64,
 }
 
+/// The key and the image of an item, shared with the table.
+pub type KeyAndImage = (Rc<[u8]>, Rc<[u8]>);
+
 /// A page of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
     /// Keys and images, in the order asked for.
-    pub items: Vec<(Rc<[u8]>, Rc<[u8]>)>,
+    pub items: Vec<KeyAndImage>,
     /// The range holds more items behind the last one of this page.
     pub more: bool,
 }

@@ -37,7 +37,7 @@ pub(crate) async fn run<D: Disk, R: Runtime>(disk: D, runtime: R, log: Rc<RefCel
     poll_fn(|context| {
         log.borrow_mut().set_writer(context.waker());
         loop {
-            drive(&mut lanes, &log, &mut woken, || runtime.now_ns(), &submit, context);
+            drive(&mut lanes, &log, &mut woken, || runtime.now_ns(), submit, context);
             prepare_segment(&disk, &runtime, &log);
             if log.borrow().ended() {
                 return Poll::Ready(());
@@ -46,8 +46,7 @@ pub(crate) async fn run<D: Disk, R: Runtime>(disk: D, runtime: R, log: Rc<RefCel
             if wanted_ns <= now_ns {
                 // Due, and something else is under way: the log is not idle.
                 log.borrow_mut().postpone_idle(now_ns);
-            } else if poll_timer(&mut timer, &mut timer_at_ns, wanted_ns, now_ns, &sleep, context)
-                .is_pending()
+            } else if poll_timer(&mut timer, &mut timer_at_ns, wanted_ns, now_ns, sleep, context).is_pending()
             {
                 return Poll::Pending;
             }
