@@ -19,21 +19,34 @@ use std::{
     task::{Context, Poll},
 };
 
-/// What one call received.
-#[derive(Debug)]
+/// What one call received. The default has no memory to receive into and holds nothing.
+#[derive(Debug, Default)]
 pub struct ReceiveBatch {
     memory: Vec<u8>,
     meta: [RecvMeta; RECEIVE_BATCH],
     filled: usize,
 }
 
-impl Default for ReceiveBatch {
-    fn default() -> Self {
+impl ReceiveBatch {
+    /// A batch to receive into.
+    pub fn new() -> Self {
         ReceiveBatch {
             memory: vec![0; RECEIVE_BATCH * RECEIVE_BYTES],
             meta: [RecvMeta::default(); RECEIVE_BATCH],
             filled: 0,
         }
+    }
+
+    /// What was received, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Received<'_>> {
+        let memory = self.memory.chunks_exact(RECEIVE_BYTES);
+        memory.zip(&self.meta).take(self.filled).map(|(memory, meta)| Received {
+            remote: meta.addr,
+            local_ip: meta.dst_ip,
+            ecn: meta.ecn,
+            bytes: &memory[..meta.len],
+            stride: meta.stride.max(1),
+        })
     }
 }
 
@@ -50,20 +63,6 @@ pub struct Received<'a> {
     pub bytes: &'a [u8],
     /// Bytes of each but the last.
     pub stride: usize,
-}
-
-impl ReceiveBatch {
-    /// What was received, in order.
-    pub fn iter(&self) -> impl Iterator<Item = Received<'_>> {
-        let memory = self.memory.chunks_exact(RECEIVE_BYTES);
-        memory.zip(&self.meta).take(self.filled).map(|(memory, meta)| Received {
-            remote: meta.addr,
-            local_ip: meta.dst_ip,
-            ecn: meta.ecn,
-            bytes: &memory[..meta.len],
-            stride: meta.stride.max(1),
-        })
-    }
 }
 
 /// A UDP socket of one core.
@@ -106,6 +105,9 @@ impl UdpSocket {
     }
 
     /// Receives what is there; false if nothing is.
+    ///
+    /// # Panics
+    /// If the batch has no memory.
     ///
     /// # Errors
     /// What the system said, other than that there is nothing.

@@ -10,7 +10,7 @@ fn loopback() -> SocketAddr {
 
 /// Receives `wanted` datagrams, each split from its run.
 async fn receive(socket: &UdpSocket, wanted: usize) -> Vec<(SocketAddr, Vec<u8>)> {
-    let mut batch = ReceiveBatch::default();
+    let mut batch = ReceiveBatch::new();
     let mut datagrams = Vec::new();
     while datagrams.len() < wanted {
         if !socket.try_receive(&mut batch).unwrap() {

@@ -83,8 +83,6 @@ pub fn endpoint(reset_key: Option<&[u8; 32]>) -> Arc<EndpointConfig> {
             .reset_key(Arc::new(key))
             .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_id_key)));
     }
-    config
-        .max_udp_payload_size(DATAGRAM_BYTES_MAX.max(1472))
-        .expect("at least 1200 bytes, as every path carries");
+    config.max_udp_payload_size(DATAGRAM_BYTES_MAX).expect("at least 1200 bytes, as every path carries");
     Arc::new(config)
 }

@@ -46,7 +46,7 @@ impl<H: Handler> Turner<H> {
         Turner {
             state,
             handler,
-            batch: ReceiveBatch::default(),
+            batch: ReceiveBatch::new(),
             readiness: Readiness::default(),
             timer: Timer::new(),
             deadline: None,
