@@ -17,7 +17,7 @@ use crate::{
 };
 use evenkeel_model::{Generation, PartitionId, Slot, Timestamp, item::stored_item_bytes};
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, VecDeque, hash_map::Entry as MapEntry},
     rc::Rc,
 };
 
@@ -99,12 +99,8 @@ impl Partition {
     fn newest_bytes(&self, key: &[u8]) -> u64 {
         match self.pending_keys.get(key) {
             Some(pending) => pending.bytes,
-            None => self.applied_bytes(key),
+            None => self.table.get(key).map_or(0, |image| item_bytes(key, image)),
         }
-    }
-
-    fn applied_bytes(&self, key: &[u8]) -> u64 {
-        self.table.get(key).map_or(0, |image| item_bytes(key, image))
     }
 
     /// Takes note of an entry in the log; its chain checksum is `checksum`, its record in `segment`.
@@ -120,15 +116,18 @@ impl Partition {
 
     fn add_pending(&mut self, entry: Entry) {
         for operation in &entry.operations {
-            let (key, bytes) = match operation {
-                Operation::Put { key, image } => (key, item_bytes(key, image)),
-                Operation::Delete { key } => (key, 0),
+            let (key, bytes) = cost(operation);
+            let before = match self.pending_keys.entry(Rc::clone(key)) {
+                MapEntry::Occupied(mut known) => {
+                    known.get_mut().entries += 1;
+                    std::mem::replace(&mut known.get_mut().bytes, bytes)
+                }
+                MapEntry::Vacant(unknown) => {
+                    unknown.insert(PendingKey { bytes, entries: 1 });
+                    self.table.get(key).map_or(0, |image| item_bytes(key, image))
+                }
             };
-            self.bytes = self.bytes - self.newest_bytes(key) + bytes;
-            let pending =
-                self.pending_keys.entry(Rc::clone(key)).or_insert(PendingKey { bytes: 0, entries: 0 });
-            pending.bytes = bytes;
-            pending.entries += 1;
+            self.bytes = self.bytes - before + bytes;
         }
         self.pending_bytes += entry_bytes(&entry);
         self.pending.push_back(entry);
@@ -141,11 +140,12 @@ impl Partition {
             self.pending_bytes -= entry_bytes(&entry);
             self.applied = entry.slot;
             for operation in entry.operations {
-                let (Operation::Put { key, .. } | Operation::Delete { key }) = &operation;
-                let pending = self.pending_keys.get_mut(key).expect("a pending entry's keys are known");
-                pending.entries -= 1;
-                if pending.entries == 0 {
-                    self.pending_keys.remove(key);
+                if let MapEntry::Occupied(mut known) = self.pending_keys.entry(Rc::clone(cost(&operation).0))
+                {
+                    known.get_mut().entries -= 1;
+                    if known.get().entries == 0 {
+                        known.remove();
+                    }
                 }
                 self.change(operation);
             }
@@ -156,29 +156,37 @@ impl Partition {
     fn apply_at_once(&mut self, slot: Slot, operations: Vec<Operation>) {
         self.applied = slot;
         for operation in operations {
-            let (key, bytes) = match &operation {
-                Operation::Put { key, image } => (key, item_bytes(key, image)),
-                Operation::Delete { key } => (key, 0),
-            };
-            self.bytes = self.bytes - self.applied_bytes(key) + bytes;
-            self.change(operation);
+            let key = Rc::clone(cost(&operation).0);
+            self.bytes += cost(&operation).1;
+            if let Some(replaced) = self.change(operation) {
+                self.bytes -= item_bytes(&key, &replaced);
+            }
         }
     }
 
-    fn change(&mut self, operation: Operation) {
-        let (Operation::Put { key, .. } | Operation::Delete { key }) = &operation;
-        if let Some(image) = self.table.get(key) {
+    /// Applies one change; returns the image it replaced.
+    fn change(&mut self, operation: Operation) -> Option<Rc<[u8]>> {
+        let replaced = match operation {
+            Operation::Put { key, image } => {
+                self.counts.items += 1;
+                self.counts.bytes += stored_item_bytes(&image);
+                self.table.put(key, image)
+            }
+            Operation::Delete { key } => self.table.delete(key),
+        };
+        if let Some(image) = &replaced {
             self.counts.items -= 1;
             self.counts.bytes -= stored_item_bytes(image);
         }
-        if let Operation::Put { image, .. } = &operation {
-            self.counts.items += 1;
-            self.counts.bytes += stored_item_bytes(image);
-        }
-        match operation {
-            Operation::Put { key, image } => self.table.put(key, image),
-            Operation::Delete { key } => self.table.delete(key),
-        }
+        replaced
+    }
+}
+
+/// The key of an operation, and what the item costs after it.
+fn cost(operation: &Operation) -> (&Rc<[u8]>, u64) {
+    match operation {
+        Operation::Put { key, image } => (key, item_bytes(key, image)),
+        Operation::Delete { key } => (key, 0),
     }
 }
 
@@ -248,6 +256,11 @@ impl Partitions {
 
     /// Whether the budget has room for what `operations` add. What only removes always fits.
     pub(crate) fn has_room(&self, id: PartitionId, operations: &[Operation]) -> bool {
+        // Far from the budget it does not matter what is replaced.
+        let most: u64 = operations.iter().map(|operation| cost(operation).1).sum();
+        if self.bytes.saturating_add(most) <= self.bytes_max {
+            return true;
+        }
         let growth = self.map.get(&id).map_or(0, |partition| partition.growth(operations));
         growth == 0 || self.bytes.saturating_add(growth) <= self.bytes_max
     }

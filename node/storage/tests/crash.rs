@@ -4,6 +4,8 @@
 //! was submitted and completed. From it the disk after a power cut at any time is rebuilt, with any
 //! part of the appends in flight; and the final disk with any byte changed.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod common;
 
 use common::*;
@@ -261,8 +263,10 @@ fn every_cut_and_every_tear_of_a_run_behind_a_cut_keeps_all_that_was_acknowledge
     assert!(images > 2000 && with_two > 1500, "{images} images, {with_two} with two frames in flight");
 }
 
+type Placed = (FileId, FrameHeader);
+
 /// The frames of the files, by rising sequence, those of the newest run winning, and the others.
-fn frames(files: &Files) -> (Vec<(FileId, FrameHeader)>, Vec<(FileId, FrameHeader)>) {
+fn frames(files: &Files) -> (Vec<Placed>, Vec<Placed>) {
     let mut all = Vec::new();
     for (&file, bytes) in files {
         let mut offset = 0;
@@ -279,8 +283,8 @@ fn frames(files: &Files) -> (Vec<(FileId, FrameHeader)>, Vec<(FileId, FrameHeade
         }
     }
     all.sort_by_key(|(_, header)| (header.segment, header.sequence));
-    let is_live = |(_, header): &(FileId, FrameHeader)| {
-        let later_run = |(_, other): &(FileId, FrameHeader)| {
+    let is_live = |(_, header): &Placed| {
+        let later_run = |(_, other): &Placed| {
             other.run_start && other.segment > header.segment && other.sequence <= header.sequence
         };
         !all.iter().any(later_run)

@@ -1,5 +1,7 @@
 //! The engine as a partition uses it: appends, reads, budgets, refusals, restarts.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod common;
 
 use common::*;

@@ -4,6 +4,8 @@
 //! what the first `m` of them make, for some `m` that covers all that was acknowledged. `m` is looked
 //! for; what does not match any `m` is a loss, a hole or an invention.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod common;
 
 use common::*;
@@ -279,6 +281,9 @@ impl World {
         let model = self.at_slot(id, to);
         let expected: Items = model.items.clone().into_iter().collect();
         assert_eq!(items(&self.runtime, &self.disk, &engine, id), expected);
+        let bytes =
+            expected.iter().map(|(_, image)| evenkeel_model::item::stored_item_bytes(image)).sum::<u64>();
+        assert_eq!((engine.counts(id).items, engine.counts(id).bytes), (expected.len() as u64, bytes));
         if self.random.once_in(3)
             && let Ok(pinned) = engine.pin(id)
         {

@@ -27,7 +27,7 @@ pub enum RecoveredEntries {
     /// Apply them while reading: right for partitions with a single copy, whose durable entries are
     /// chosen. Memory is then bounded by the live items, not by the length of the log.
     Apply,
-    /// Keep them until [`Engine::apply`]: only the replica knows which of them were chosen.
+    /// Keep them until [`Engine::apply`](crate::Engine::apply): only the replica knows which of them were chosen.
     Hold,
 }
 
@@ -66,7 +66,7 @@ pub struct RecoveredPartition {
     pub id: PartitionId,
     /// Its life.
     pub generation: Generation,
-    /// What [`Engine::create_partition`] was given.
+    /// What [`Engine::create_partition`](crate::Engine::create_partition) was given.
     pub meta: Vec<u8>,
     /// The last slot in the log.
     pub last_slot: Slot,

@@ -37,20 +37,28 @@ impl Table {
         std::iter::once(&self.active).chain(frozen).find_map(|generation| generation.get(key))?.as_ref()
     }
 
-    /// Makes `image` the image of `key`.
-    pub(crate) fn put(&mut self, key: Rc<[u8]>, image: Rc<[u8]>) {
-        self.active.insert(key, Some(image));
+    /// Makes `image` the image of `key`; returns the one it replaces.
+    pub(crate) fn put(&mut self, key: Rc<[u8]>, image: Rc<[u8]>) -> Option<Rc<[u8]>> {
+        let hidden = self.frozen_image(&key);
+        let replaced = self.active.insert(key, Some(image)).unwrap_or(hidden);
         self.fold();
+        replaced
     }
 
-    /// Removes `key`.
-    pub(crate) fn delete(&mut self, key: Rc<[u8]>) {
+    /// Removes `key`; returns the image it had.
+    pub(crate) fn delete(&mut self, key: Rc<[u8]>) -> Option<Rc<[u8]>> {
         if self.frozen.is_empty() {
-            self.active.remove(&key);
-        } else {
-            self.active.insert(key, None);
-            self.fold();
+            return self.active.remove(&key).flatten();
         }
+        let hidden = self.frozen_image(&key);
+        let replaced = self.active.insert(key, None).unwrap_or(hidden);
+        self.fold();
+        replaced
+    }
+
+    /// The image of `key` below the active generation.
+    fn frozen_image(&self, key: &[u8]) -> Option<Rc<[u8]>> {
+        self.frozen.iter().rev().find_map(|generation| generation.get(key))?.clone()
     }
 
     /// The items of a range, in order or in reverse order.

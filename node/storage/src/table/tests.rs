@@ -88,12 +88,12 @@ proptest! {
         for step in steps {
             match step {
                 Step::Put(key, image) => {
-                    table.put(Rc::from([key]), Rc::from([image]));
-                    model.insert(vec![key], vec![image]);
+                    let replaced = table.put(Rc::from([key]), Rc::from([image]));
+                    prop_assert_eq!(replaced.map(|image| image.to_vec()), model.insert(vec![key], vec![image]));
                 }
                 Step::Delete(key) => {
-                    table.delete(Rc::from([key]));
-                    model.remove(&vec![key]);
+                    let replaced = table.delete(Rc::from([key]));
+                    prop_assert_eq!(replaced.map(|image| image.to_vec()), model.remove(&vec![key]));
                 }
                 Step::Pin => {
                     if let Ok(pinned) = table.pin(Slot(0)) {
