@@ -28,6 +28,9 @@ use std::{
 /// locked memory of rings that were closed a moment ago asynchronously.
 const MEMORY_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long tasks may run before the executor looks at its timers and at the background again.
+const PREEMPT_AFTER: Duration = Duration::from_millis(2);
+
 /// Where a core's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
@@ -243,6 +246,7 @@ fn start(config: &CoreConfig) -> Result<(Rc<Ring>, LocalExecutor), CoreError> {
             .name(&config.name)
             .io_memory(EXECUTOR_MEMORY_BYTES)
             .ring_depth(EXECUTOR_RING_ENTRIES)
+            .preempt_timer(PREEMPT_AFTER)
             .make()
     };
     let out_of_memory = |error: &glommio::GlommioError<()>| matches!(error, glommio::GlommioError::IoError(error) if error.raw_os_error() == Some(OUT_OF_MEMORY));

@@ -52,6 +52,7 @@ pub fn open_directory(directory: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(source)) => return Err(failed(source)),
     }
+    remove_temporary(directory).map_err(failed)?;
     lock.set_len(0).map_err(failed)?;
     lock.rewind().map_err(failed)?;
     writeln!(lock, "{}", std::process::id()).map_err(failed)?;
@@ -66,15 +67,23 @@ pub fn open_directory(directory: &Path) -> Result<File, OpenError> {
     Ok(lock)
 }
 
-/// Complete files with their lengths. Incomplete ones are removed.
+/// Removes what an earlier process had begun to make.
+fn remove_temporary(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(wal(directory))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == TEMPORARY) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Complete files with their lengths.
 pub fn list(directory: &Path) -> io::Result<Vec<(FileId, u64)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(wal(directory))? {
         let entry = entry?;
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == TEMPORARY) {
-            fs::remove_file(&path)?;
-        } else if let Some(file) = parse(&entry.file_name().to_string_lossy()) {
+        if let Some(file) = parse(&entry.file_name().to_string_lossy()) {
             files.push((file, entry.metadata()?.len()));
         }
     }

@@ -136,10 +136,11 @@ fn a_directory_is_opened_once_and_its_unfinished_files_are_removed() {
         std::fs::write(path.join("wal/segment-00000009.log.tmp"), b"half").unwrap();
         std::fs::write(path.join("wal/notes.txt"), b"not ours").unwrap();
         assert_eq!(disk.files().await.unwrap(), []);
+        drop(disk);
+        let disk = open(&core, &path, Some(SyncStrategy::Linked)).await;
+        assert_eq!(disk.files().await.unwrap(), []);
         assert!(!path.join("wal/segment-00000009.log.tmp").exists());
         assert!(path.join("wal/notes.txt").exists());
-        drop(disk);
-        open(&core, &path, Some(SyncStrategy::Linked)).await;
     });
 }
 

@@ -62,6 +62,9 @@ impl<H: Handler> Turner<H> {
         loop {
             self.state.work.unregister();
             count(&self.state.work.counters.turns, 1);
+            // While datagrams keep coming the executor does not look at the ring: completions of the
+            // log, and with them answers, are picked up here.
+            self.state.core.poll_completions();
             let now = self.state.core.now();
             let received = self.unsent.is_none() && self.readiness.is_ready() && self.receive(now);
             self.expire(now);
@@ -74,15 +77,18 @@ impl<H: Handler> Turner<H> {
                 self.resend();
             } else if self.state.phase.get() == EndpointPhase::Closing && self.state.work.is_empty() {
                 return;
-            } else if received || !self.state.work.is_empty() {
-                self.state.core.yield_if_needed().await;
-            } else if self.last_received.is_some_and(|last| now - last < self.state.spin) {
-                self.state.core.poll_completions();
+            } else if received || !self.state.work.is_empty() || self.polls(now) {
+                // Every other ready task, in particular those that answer, gets its turn before.
                 self.state.core.yield_now().await;
             } else {
                 self.idle().await;
             }
         }
+    }
+
+    /// Whether to look again at once rather than to sleep.
+    fn polls(&self, now: Instant) -> bool {
+        self.last_received.is_some_and(|last| now - last < self.state.spin)
     }
 
     /// Waits for a datagram, a deadline, or work from other tasks.
@@ -218,8 +224,10 @@ impl<H: Handler> Turner<H> {
             for connection in round.drain(..) {
                 connection.queued.set(false);
                 self.write(&connection);
-                self.close(&connection, now);
                 self.transmit(&connection, now);
+                if self.close(&connection, now) {
+                    self.transmit(&connection, now);
+                }
                 if connection.has_work() {
                     self.state.work.add(&connection);
                 }
@@ -410,12 +418,15 @@ impl<H: Handler> Turner<H> {
         }
     }
 
-    fn close(&self, connection: &Rc<ConnectionState>, now: Instant) {
+    /// Closes the connection if that was asked for; what could be sent has been sent.
+    fn close(&self, connection: &Rc<ConnectionState>, now: Instant) -> bool {
         let close = connection.close.borrow_mut().take();
-        if let Some((code, reason)) = close.filter(|_| connection.phase.get() != Phase::Lost) {
-            connection.quic.borrow_mut().close(now, code.code(), reason.clone().into());
-            self.lost(connection, &reason);
-        }
+        let Some((code, reason)) = close.filter(|_| connection.phase.get() != Phase::Lost) else {
+            return false;
+        };
+        connection.quic.borrow_mut().close(now, code.code(), reason.clone().into());
+        self.lost(connection, &reason);
+        true
     }
 
     /// Sends what the connection has to send, and notes its next deadline.

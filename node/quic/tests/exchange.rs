@@ -85,7 +85,8 @@ fn sixty_four_requests_in_flight_are_all_answered_once() {
 
 #[test]
 fn a_corrupt_frame_closes_the_connection_with_a_reason_and_once() {
-    let flips: [(&str, fn(&mut Vec<u8>)); 4] = [
+    type Flip = fn(&mut Vec<u8>);
+    let flips: [(&str, Flip); 4] = [
         ("magic", |frame| frame[0] ^= 1),
         ("version", |frame| frame[4] ^= 0x10),
         ("exceeds", |frame| frame[24..28].copy_from_slice(&u32::MAX.to_le_bytes())),
@@ -357,7 +358,7 @@ fn a_peer_learns_of_a_restart_as_soon_as_it_sends() {
         let lane = connection.open_lane().unwrap();
         lane.send(sealed(b"hello", 1)).unwrap();
         crash.crash();
-        drop(before.shutdown().await);
+        before.shutdown().await;
         drop(before);
         let after = loop {
             match Endpoint::bind(&core, config.clone()) {
