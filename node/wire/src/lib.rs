@@ -6,10 +6,12 @@
 //!
 //! This crate knows no socket: who sends what, and when, is decided elsewhere.
 
+pub mod cutter;
 pub mod frame;
 pub mod message;
 pub mod refusal;
 
+pub use cutter::Cutter;
 pub use frame::{BODY_BYTES_MAX, Frame, FrameError, FrameHeader, HEADER_BYTES, PROTOCOL_VERSION};
 pub use message::{DecodeError, Kind, Message, decode, encode};
 pub use refusal::{Refusal, RefusalCode};
