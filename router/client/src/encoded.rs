@@ -1,0 +1,293 @@
+//! Operations on encoded keys and items, as routers and importers use them.
+
+use crate::call::{NoRoute, Request, not_ready, routes};
+use crate::catalogue::View;
+use crate::client::Client;
+use crate::connection::LaneChoice;
+use crate::error::Error;
+use crate::page::{ItemPage, Part, StoredItem};
+use bytes::Bytes;
+use evenkeel_caller::{Effect, Place};
+use evenkeel_model::catalogue::TableRow;
+use evenkeel_model::{Generation, PartitionId};
+use evenkeel_wire::message::{Delete, Found, Get, Put, Range, Written};
+use evenkeel_wire::{DecodeError, Frame, decode, encode};
+
+/// Where the size by DynamoDB's rules stands in a stored item.
+const ITEM_BYTES_AT: std::ops::Range<usize> = 4..8;
+
+/// A range of encoded keys of a table, and how much of it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeRequest {
+    /// The least encoded key wanted.
+    pub lower: Vec<u8>,
+    /// The least encoded key behind the range; nothing for no end.
+    pub upper: Option<Vec<u8>>,
+    /// Whether to begin at the upper end.
+    pub reverse: bool,
+    /// Most items wanted; at least 1.
+    pub items_max: u32,
+    /// Most data wanted, by DynamoDB's item sizes; the item that reaches it is the last one.
+    pub bytes_max: u32,
+}
+
+impl Client {
+    /// Reads one item, strongly consistent.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing was changed.
+    pub async fn get_encoded(&self, table: &TableRow, key: &[u8]) -> Result<Option<StoredItem>, Error> {
+        self.inner().call(&GetItem { table, key }, self.inner().deadline()).await
+    }
+
+    /// Replaces one item by one that `evenkeel_model::encode_item` made; returns the one before if
+    /// `return_old`. It is durable when this returns.
+    ///
+    /// # Errors
+    /// See [`Error`]; after [`Error::OutcomeUnknown`] the write may have happened or not.
+    pub async fn put_encoded(
+        &self,
+        table: &TableRow,
+        key: &[u8],
+        item: &[u8],
+        return_old: bool,
+    ) -> Result<Option<StoredItem>, Error> {
+        self.inner().call(&PutItem { table, key, item, return_old }, self.inner().deadline()).await
+    }
+
+    /// Deletes one item, if it is there; returns it if `return_old`. It is durable when this returns.
+    ///
+    /// # Errors
+    /// As for [`Client::put_encoded`].
+    pub async fn delete_encoded(
+        &self,
+        table: &TableRow,
+        key: &[u8],
+        return_old: bool,
+    ) -> Result<Option<StoredItem>, Error> {
+        self.inner().call(&DeleteItem { table, key, return_old }, self.inner().deadline()).await
+    }
+
+    /// Reads consecutive items, over as many partitions as it takes, up to a limit of the request or to
+    /// the end of its range. Each partition is read strongly consistent, at a moment of its own.
+    ///
+    /// # Errors
+    /// See [`Error`]; nothing was changed.
+    pub async fn range_encoded(&self, table: &TableRow, request: &RangeRequest) -> Result<ItemPage, Error> {
+        if request.items_max == 0 || request.bytes_max == 0 {
+            return Err(Error::invalid("a range without items or bytes was asked for"));
+        }
+        let deadline = self.inner().deadline();
+        let mut page = ItemPage::default();
+        let mut rest = request.clone();
+        loop {
+            if rest.upper.as_ref().is_some_and(|upper| *upper <= rest.lower) {
+                return Ok(page);
+            }
+            let step = self.inner().call(&RangeStep { table, range: &rest }, deadline).await?;
+            let items = u32::try_from(step.part.len()).unwrap_or(u32::MAX);
+            let bytes = step.part.rows().map(|(_, item)| item_bytes(item)).fold(0, u32::saturating_add);
+            rest.items_max = rest.items_max.saturating_sub(items);
+            rest.bytes_max = rest.bytes_max.saturating_sub(bytes);
+            let is_last = !step.shrink(&mut rest)?;
+            page.push(step.part);
+            if rest.items_max == 0 || rest.bytes_max == 0 {
+                page.more = true;
+                return Ok(page);
+            }
+            if is_last {
+                return Ok(page);
+            }
+        }
+    }
+}
+
+fn item_bytes(item: &[u8]) -> u32 {
+    item.get(ITEM_BYTES_AT).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+}
+
+/// A partition as a request names it.
+pub(crate) struct Owner {
+    partition: PartitionId,
+    generation: Generation,
+}
+
+fn owner<'a>(view: &'a View, table: &TableRow, key: &[u8]) -> Result<(&'a Place, Owner), NoRoute> {
+    let route = routes(view, table)?.floor(key).map_err(|fault| not_ready(table, fault))?;
+    Ok((&route.place, Owner { partition: route.partition, generation: route.generation }))
+}
+
+/// An item that is part of a frame.
+fn stored(frame: &Frame, item: Option<&[u8]>) -> Option<StoredItem> {
+    item.map(|item| StoredItem::new(frame.body.slice_ref(item)))
+}
+
+struct GetItem<'a> {
+    table: &'a TableRow,
+    key: &'a [u8],
+}
+
+impl Request for GetItem<'_> {
+    type Route = Owner;
+    type Answer = Option<StoredItem>;
+    const EFFECT: Effect = Effect::Read;
+    const LANE: LaneChoice = LaneChoice::BySize;
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Owner), NoRoute> {
+        owner(view, self.table, self.key)
+    }
+
+    fn encode(&self, route: &Owner, request_id: u64, timeout_us: u64) -> Bytes {
+        let get = Get { partition: route.partition, generation: route.generation, key: self.key };
+        encode(&get, request_id, timeout_us)
+    }
+
+    fn read(&self, _: &Owner, frame: &Frame) -> Result<Option<StoredItem>, DecodeError> {
+        Ok(stored(frame, decode::<Found>(frame)?.item.as_deref()))
+    }
+}
+
+struct PutItem<'a> {
+    table: &'a TableRow,
+    key: &'a [u8],
+    item: &'a [u8],
+    return_old: bool,
+}
+
+impl Request for PutItem<'_> {
+    type Route = Owner;
+    type Answer = Option<StoredItem>;
+    const EFFECT: Effect = Effect::Write;
+    const LANE: LaneChoice = LaneChoice::BySize;
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Owner), NoRoute> {
+        owner(view, self.table, self.key)
+    }
+
+    fn encode(&self, route: &Owner, request_id: u64, timeout_us: u64) -> Bytes {
+        let Owner { partition, generation } = *route;
+        let PutItem { key, item, return_old, .. } = *self;
+        encode(&Put { partition, generation, return_old, key, item }, request_id, timeout_us)
+    }
+
+    fn read(&self, _: &Owner, frame: &Frame) -> Result<Option<StoredItem>, DecodeError> {
+        Ok(stored(frame, decode::<Written>(frame)?.old.as_deref()))
+    }
+}
+
+struct DeleteItem<'a> {
+    table: &'a TableRow,
+    key: &'a [u8],
+    return_old: bool,
+}
+
+impl Request for DeleteItem<'_> {
+    type Route = Owner;
+    type Answer = Option<StoredItem>;
+    const EFFECT: Effect = Effect::Write;
+    const LANE: LaneChoice = LaneChoice::BySize;
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Owner), NoRoute> {
+        owner(view, self.table, self.key)
+    }
+
+    fn encode(&self, route: &Owner, request_id: u64, timeout_us: u64) -> Bytes {
+        let Owner { partition, generation } = *route;
+        let delete = Delete { partition, generation, return_old: self.return_old, key: self.key };
+        encode(&delete, request_id, timeout_us)
+    }
+
+    fn read(&self, _: &Owner, frame: &Frame) -> Result<Option<StoredItem>, DecodeError> {
+        Ok(stored(frame, decode::<Written>(frame)?.old.as_deref()))
+    }
+}
+
+/// The part of a range that lies in the partition where it begins.
+struct RangeStep<'a> {
+    table: &'a TableRow,
+    range: &'a RangeRequest,
+}
+
+/// The partition, and the part of its range that is wanted.
+struct Span {
+    owner: Owner,
+    lower: Vec<u8>,
+    upper: Option<Vec<u8>>,
+}
+
+/// What a step has read.
+struct Step {
+    part: Part,
+    /// Whether the partition holds more of the range.
+    more: bool,
+    /// The range that was asked of the partition.
+    lower: Vec<u8>,
+    upper: Option<Vec<u8>>,
+}
+
+impl Request for RangeStep<'_> {
+    type Route = Span;
+    type Answer = Step;
+    const EFFECT: Effect = Effect::Read;
+    const LANE: LaneChoice = LaneChoice::Bulk;
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Span), NoRoute> {
+        let RangeRequest { lower, upper, reverse, .. } = self.range;
+        let routes = routes(view, self.table)?;
+        let route = match reverse {
+            false => routes.floor(lower),
+            true => routes.below(upper.as_deref()).map(|route| route.expect("the range is not empty")),
+        };
+        let route = route.map_err(|fault| not_ready(self.table, fault))?;
+        let upper = match (&route.upper, upper) {
+            (Some(own), Some(wanted)) => Some(own.min(wanted).clone()),
+            (own, wanted) => own.as_ref().or(wanted.as_ref()).cloned(),
+        };
+        let owner = Owner { partition: route.partition, generation: route.generation };
+        Ok((&route.place, Span { owner, lower: lower.max(&route.lower).clone(), upper }))
+    }
+
+    fn encode(&self, span: &Span, request_id: u64, timeout_us: u64) -> Bytes {
+        let range = Range {
+            partition: span.owner.partition,
+            generation: span.owner.generation,
+            reverse: self.range.reverse,
+            items_max: self.range.items_max,
+            bytes_max: self.range.bytes_max,
+            lower: &span.lower,
+            upper: span.upper.as_deref(),
+        };
+        encode(&range, request_id, timeout_us)
+    }
+
+    fn read(&self, span: &Span, frame: &Frame) -> Result<Step, DecodeError> {
+        let (part, more) = Part::read(frame)?;
+        Ok(Step { part, more, lower: span.lower.clone(), upper: span.upper.clone() })
+    }
+}
+
+impl Step {
+    /// Takes what was read off the range; false if nothing of it is left.
+    fn shrink(&self, rest: &mut RangeRequest) -> Result<bool, Error> {
+        if self.more {
+            let Some((last, _)) = self.part.rows().next_back() else {
+                return Err(Error::internal("a page is empty but says that there is more"));
+            };
+            match rest.reverse {
+                false => rest.lower = [last, &[0]].concat(),
+                true => rest.upper = Some(last.to_vec()),
+            }
+            return Ok(true);
+        }
+        if rest.reverse {
+            rest.upper = Some(self.lower.clone());
+            return Ok(rest.lower < self.lower);
+        }
+        if self.upper == rest.upper {
+            return Ok(false);
+        }
+        rest.lower
+            .clone_from(self.upper.as_ref().expect("a partition before the end of the range has an end"));
+        Ok(true)
+    }
+}

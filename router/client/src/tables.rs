@@ -1,0 +1,220 @@
+//! Operations on tables: the control plane beside partition 0, and the catalogue read as a table.
+
+use crate::call::{NoRoute, Request, not_ready, routes};
+use crate::catalogue::View;
+use crate::client::Client;
+use crate::connection::LaneChoice;
+use crate::encoded::RangeRequest;
+use crate::error::Error;
+use bytes::Bytes;
+use evenkeel_caller::{Effect, Place};
+use evenkeel_model::catalogue::{TableRow, Throughput, table_key, tables_prefix};
+use evenkeel_model::key::{decode_key, successor};
+use evenkeel_model::{Generation, ItemView, KeySchema, KeyValue, PartitionId};
+use evenkeel_wire::message::{self, PartitionCounts, PartitionStatistics};
+use evenkeel_wire::{DecodeError, Frame, decode, encode};
+
+/// A table to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTable {
+    /// Its name.
+    pub name: String,
+    /// What identifies its items.
+    pub schema: KeySchema,
+    /// Provisioned throughput, or nothing for on demand.
+    pub throughput: Option<Throughput>,
+    /// Whether deleting it shall be refused.
+    pub deletion_protection: bool,
+}
+
+impl Client {
+    /// Makes a table. It is being created when this returns and active a little later; the row says which.
+    ///
+    /// # Errors
+    /// [`Error::TableExists`], [`Error::Invalid`], and the others of writes.
+    pub async fn create_table(&self, table: CreateTable) -> Result<TableRow, Error> {
+        let request = message::CreateTable {
+            name: table.name,
+            schema: table.schema,
+            throughput: table.throughput.map(|units| (units.read_units, units.write_units)),
+            deletion_protection: table.deletion_protection,
+        };
+        let row = self.inner().call(&request, self.inner().deadline()).await?;
+        table_row(&row)
+    }
+
+    /// Deletes a table and what it holds. The row returned is that of a table being deleted.
+    ///
+    /// # Errors
+    /// [`Error::TableNotFound`], [`Error::TableInUse`], [`Error::Protected`], and the others of writes.
+    pub async fn delete_table(&self, name: &str) -> Result<TableRow, Error> {
+        let request = message::DeleteTable { name: name.to_owned() };
+        let result = self.inner().call(&request, self.inner().deadline()).await;
+        let row = result.map_err(|error| match error {
+            Error::TableNotFound { .. } => Error::TableNotFound { table: name.to_owned() },
+            other => other,
+        })?;
+        table_row(&row)
+    }
+
+    /// The table's row as the catalogue has it at this moment, whatever its status.
+    ///
+    /// # Errors
+    /// [`Error::TableNotFound`], and those of reads.
+    pub async fn describe_table(&self, name: &str) -> Result<TableRow, Error> {
+        match self.get_encoded(&self.inner().catalogue_table, &table_key(name)).await? {
+            Some(row) => table_row(&row),
+            None => Err(Error::TableNotFound { table: name.to_owned() }),
+        }
+    }
+
+    /// At most `limit` names of tables in order, beginning behind `after`, and whether there are more.
+    ///
+    /// # Errors
+    /// Those of reads.
+    pub async fn list_tables(&self, after: Option<&str>, limit: usize) -> Result<(Vec<String>, bool), Error> {
+        let prefix = tables_prefix();
+        // One more than asked for tells whether there are more.
+        let wanted = limit.saturating_add(1);
+        let mut rest = RangeRequest {
+            upper: successor(&prefix),
+            lower: after.map_or(prefix, |name| [&table_key(name)[..], &[0]].concat()),
+            reverse: false,
+            items_max: 0,
+            bytes_max: u32::MAX,
+        };
+        let mut names = Vec::new();
+        loop {
+            rest.items_max = u32::try_from(wanted - names.len()).unwrap_or(u32::MAX);
+            let page = self.range_encoded(&self.inner().catalogue_table, &rest).await?;
+            for (key, _) in page.rows() {
+                names.push(table_name(key)?);
+            }
+            if let Some(last) = page.last_key().filter(|_| page.more && names.len() < wanted) {
+                rest.lower = [last, &[0]].concat();
+                continue;
+            }
+            let more = names.len() > limit;
+            names.truncate(limit);
+            return Ok((names, more));
+        }
+    }
+
+    /// How many items a table holds, and how many bytes by DynamoDB's size rules. Each partition is asked
+    /// at a moment of its own.
+    ///
+    /// # Errors
+    /// Those of reads.
+    pub async fn table_counts(&self, table: &TableRow) -> Result<(u64, u64), Error> {
+        let deadline = self.inner().deadline();
+        let (mut items, mut bytes) = (0u64, 0u64);
+        let mut next = Some(Vec::new());
+        while let Some(key) = next {
+            let counts = self.inner().call(&CountPartition { table, key: &key }, deadline).await?;
+            items = items.saturating_add(counts.items);
+            bytes = bytes.saturating_add(counts.bytes);
+            next = counts.upper;
+        }
+        Ok((items, bytes))
+    }
+}
+
+fn table_row(item: &[u8]) -> Result<TableRow, Error> {
+    let view = ItemView::parse(item).map_err(Error::internal)?;
+    TableRow::from_attributes(&view.to_attributes()).map_err(Error::internal)
+}
+
+fn table_name(key: &[u8]) -> Result<String, Error> {
+    match decode_key(key) {
+        Some((_, Some(KeyValue::S(name)))) => Ok(name),
+        _ => Err(Error::internal("a key of the catalogue is not that of a table")),
+    }
+}
+
+fn control_plane(view: &View) -> Result<(&Place, ()), NoRoute> {
+    Ok((view.catalogue.as_ref().ok_or(NoRoute::NoCatalogue)?, ()))
+}
+
+fn answered_row(frame: &Frame) -> Result<Bytes, DecodeError> {
+    Ok(frame.body.slice_ref(&decode::<message::Table>(frame)?.row))
+}
+
+impl Request for message::CreateTable {
+    type Route = ();
+    type Answer = Bytes;
+    const EFFECT: Effect = Effect::Write;
+    const LANE: LaneChoice = LaneChoice::BySize;
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, ()), NoRoute> {
+        control_plane(view)
+    }
+
+    fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> Bytes {
+        encode(self, request_id, timeout_us)
+    }
+
+    fn read(&self, (): &(), frame: &Frame) -> Result<Bytes, DecodeError> {
+        answered_row(frame)
+    }
+}
+
+impl Request for message::DeleteTable {
+    type Route = ();
+    type Answer = Bytes;
+    const EFFECT: Effect = Effect::Write;
+    const LANE: LaneChoice = LaneChoice::BySize;
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, ()), NoRoute> {
+        control_plane(view)
+    }
+
+    fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> Bytes {
+        encode(self, request_id, timeout_us)
+    }
+
+    fn read(&self, (): &(), frame: &Frame) -> Result<Bytes, DecodeError> {
+        answered_row(frame)
+    }
+}
+
+/// Asks the partition that owns a key for its counts.
+struct CountPartition<'a> {
+    table: &'a TableRow,
+    key: &'a [u8],
+}
+
+struct CountRoute {
+    partition: PartitionId,
+    generation: Generation,
+    upper: Option<Vec<u8>>,
+}
+
+struct Counts {
+    items: u64,
+    bytes: u64,
+    upper: Option<Vec<u8>>,
+}
+
+impl Request for CountPartition<'_> {
+    type Route = CountRoute;
+    type Answer = Counts;
+    const EFFECT: Effect = Effect::Read;
+    const LANE: LaneChoice = LaneChoice::BySize;
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, CountRoute), NoRoute> {
+        let route =
+            routes(view, self.table)?.floor(self.key).map_err(|fault| not_ready(self.table, fault))?;
+        let (partition, generation) = (route.partition, route.generation);
+        Ok((&route.place, CountRoute { partition, generation, upper: route.upper.clone() }))
+    }
+
+    fn encode(&self, route: &CountRoute, request_id: u64, timeout_us: u64) -> Bytes {
+        let CountRoute { partition, generation, .. } = *route;
+        encode(&PartitionStatistics { partition, generation }, request_id, timeout_us)
+    }
+
+    fn read(&self, route: &CountRoute, frame: &Frame) -> Result<Counts, DecodeError> {
+        let counts = decode::<PartitionCounts>(frame)?;
+        Ok(Counts { items: counts.items.into(), bytes: counts.bytes.into(), upper: route.upper.clone() })
+    }
+}
