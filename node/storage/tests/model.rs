@@ -11,12 +11,13 @@ mod common;
 use common::*;
 use evenkeel_model::{Generation, PartitionId, Slot};
 use evenkeel_storage::{
-    EngineConfig, Operation, PartitionError, Pinned, RecoveredEntries, Recovery, Refused, Runtime,
+    EngineConfig, OpenError, Operation, PartitionError, Pinned, RecoveredEntries, RecoveredPartition,
+    Recovery, Refused, Runtime,
     memory::{Append, MemoryDisk, Random, TestRuntime},
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 2000;
 const STEPS: u64 = 220;
 const PARTITIONS: [PartitionId; 3] = [PartitionId(0), PartitionId(4), PartitionId(9)];
 
@@ -76,6 +77,8 @@ struct Sightings {
     too_large: u64,
     lost_tail: u64,
     clean: u64,
+    damage_reported: u64,
+    damage_harmless: u64,
 }
 
 struct World {
@@ -104,6 +107,13 @@ fn configured(random: &mut Random) -> EngineConfig {
     config.wal.writes_in_flight_max = if random.once_in(8) { 1 } else { 2 };
     config.table_bytes_max = if random.once_in(3) { 12_000 } else { 200_000 };
     config.recovered = if random.once_in(2) { RecoveredEntries::Apply } else { RecoveredEntries::Hold };
+    config
+}
+
+/// Recovered entries are applied; budgets do not matter.
+fn config_of_recovery() -> EngineConfig {
+    let mut config = config();
+    config.wal.wal_bytes_max = 7 * config.wal.segment_bytes;
     config
 }
 
@@ -145,7 +155,7 @@ impl World {
                 engine.apply(partition.id, partition.last_slot);
             }
         }
-        let found = self.found(&engine, &recovery);
+        let found = found(&self.runtime, &self.disk, &engine, &recovery);
         let mut model = self.base.clone();
         let least = *self.acknowledged.borrow();
         let mut matching = None;
@@ -173,18 +183,6 @@ impl World {
         self.frames_seen = 0;
         self.engine = Some(engine);
         Ok(())
-    }
-
-    fn found(&self, engine: &TestEngine, recovery: &Recovery) -> Model {
-        let each = |partition: &evenkeel_storage::RecoveredPartition| {
-            assert_eq!(partition.meta, meta(partition.id, partition.generation));
-            let items = items(&self.runtime, &self.disk, engine, partition.id).into_iter().collect();
-            (
-                partition.id,
-                ModelPartition { generation: partition.generation, last_slot: partition.last_slot, items },
-            )
-        };
-        recovery.partitions.iter().map(each).collect()
     }
 
     /// Takes note of a record in the log, and of its acknowledgement when that comes.
@@ -341,7 +339,33 @@ impl World {
         self.pins.clear();
         self.disk = self.disk.cut_power(|_, _, _| false);
         self.sightings.clean += 1;
+        for _ in 0..4 {
+            self.damage_one_byte(lying)?;
+        }
         self.restart(lying)
+    }
+
+    /// Changes one byte of a log that was closed, on a copy: either it is reported, or nothing is lost.
+    fn damage_one_byte(&mut self, lying: bool) -> Result<(), String> {
+        let disk = self.disk.cut_power(|_, _, _| false);
+        let files = disk.file_ids();
+        let file = files[self.random.below(files.len() as u64) as usize];
+        let mut bytes = disk.content(file);
+        let at = self.random.below(bytes.len() as u64) as usize;
+        bytes[at] ^= 1 << self.random.below(8);
+        disk.set_content(file, bytes);
+        disk.set_lying(lying);
+        let runtime = TestRuntime::new(1);
+        match open(&runtime, &disk, config_of_recovery()) {
+            Err(OpenError::Corrupt { .. }) => self.sightings.damage_reported += 1,
+            Ok((engine, recovery)) if found(&runtime, &disk, &engine, &recovery) == self.newest => {
+                self.sightings.damage_harmless += 1;
+            }
+            Ok(_) => return Err(format!("byte {at} of {file} changed and what was acknowledged is gone")),
+            Err(error) => return Err(error.to_string()),
+        }
+        runtime.stop();
+        Ok(())
     }
 
     fn step(&mut self, lying: bool) -> Result<(), String> {
@@ -361,6 +385,17 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// Everything an engine recovered.
+fn found(runtime: &TestRuntime, disk: &MemoryDisk, engine: &TestEngine, recovery: &Recovery) -> Model {
+    let each = |partition: &RecoveredPartition| {
+        let RecoveredPartition { id, generation, last_slot, .. } = *partition;
+        assert_eq!(partition.meta, meta(id, generation));
+        let items = items(runtime, disk, engine, id).into_iter().collect();
+        (id, ModelPartition { generation, last_slot, items })
+    };
+    recovery.partitions.iter().map(each).collect()
 }
 
 fn meta(id: PartitionId, generation: Generation) -> Vec<u8> {
@@ -408,6 +443,8 @@ fn random_operations_crashes_and_restarts_keep_to_the_model() {
         all.too_large += seen.too_large;
         all.lost_tail += seen.lost_tail;
         all.clean += seen.clean;
+        all.damage_reported += seen.damage_reported;
+        all.damage_harmless += seen.damage_harmless;
     }
     println!("{all:?}");
     if seeds.end - seeds.start >= SEEDS {
@@ -422,6 +459,8 @@ fn random_operations_crashes_and_restarts_keep_to_the_model() {
             ("too large", all.too_large),
             ("lost tail", all.lost_tail),
             ("clean stop", all.clean),
+            ("damage reported", all.damage_reported),
+            ("damage harmless", all.damage_harmless),
         ] {
             assert!(count > 0, "no run saw: {what}");
         }
