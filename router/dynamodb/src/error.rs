@@ -1,0 +1,103 @@
+//! Errors as DynamoDB's clients see them: a type, a status, a text.
+
+use crate::reply::write_string;
+
+/// The type of an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The request breaks a rule.
+    Validation,
+    /// The table does not exist.
+    ResourceNotFound,
+    /// The table is being created or deleted, or exists already.
+    ResourceInUse,
+    /// The body is not the JSON expected.
+    Serialization,
+    /// The operation is not known.
+    UnknownOperation,
+    /// Our trouble; the outcome of a write may be unknown.
+    InternalServerError,
+    /// Our trouble for now; nothing was done.
+    ServiceUnavailable,
+}
+
+impl ErrorKind {
+    fn full_name(self) -> &'static str {
+        match self {
+            ErrorKind::Validation => "com.amazon.coral.validate#ValidationException",
+            ErrorKind::ResourceNotFound => "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException",
+            ErrorKind::ResourceInUse => "com.amazonaws.dynamodb.v20120810#ResourceInUseException",
+            ErrorKind::Serialization => "com.amazon.coral.service#SerializationException",
+            ErrorKind::UnknownOperation => "com.amazon.coral.service#UnknownOperationException",
+            ErrorKind::InternalServerError => "com.amazonaws.dynamodb.v20120810#InternalServerError",
+            ErrorKind::ServiceUnavailable => "com.amazon.coral.availability#ServiceUnavailableException",
+        }
+    }
+
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            ErrorKind::InternalServerError => 500,
+            ErrorKind::ServiceUnavailable => 503,
+            _ => 400,
+        }
+    }
+}
+
+/// An error answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind:?}: {message}")]
+pub struct ApiError {
+    /// Its type.
+    pub kind: ErrorKind,
+    /// Its text; may be empty.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error of this type.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> ApiError {
+        ApiError { kind, message: message.into() }
+    }
+
+    /// A ValidationException.
+    pub fn validation(message: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorKind::Validation, message)
+    }
+
+    /// A ValidationException about the values of parameters.
+    pub fn invalid_values(message: impl std::fmt::Display) -> ApiError {
+        ApiError::validation(format!("One or more parameter values were invalid: {message}"))
+    }
+
+    /// A ValidationException that names a parameter which is not there yet.
+    pub fn unsupported(parameter: &str) -> ApiError {
+        ApiError::validation(format!("The parameter {parameter} is not supported yet"))
+    }
+
+    /// The answer to a request for a table that does not exist.
+    pub fn table_not_found() -> ApiError {
+        ApiError::new(ErrorKind::ResourceNotFound, "Requested resource not found")
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        self.kind.status()
+    }
+
+    /// Writes the body of the answer.
+    pub fn write_json(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"__type\":\"");
+        out.extend_from_slice(self.kind.full_name().as_bytes());
+        out.push(b'"');
+        if !self.message.is_empty() {
+            let name: &[u8] = match self.kind {
+                ErrorKind::Serialization => b",\"Message\":",
+                _ => b",\"message\":",
+            };
+            out.extend_from_slice(name);
+            write_string(out, &self.message);
+        }
+        out.push(b'}');
+    }
+}

@@ -1,0 +1,375 @@
+//! Answers, written straight into the buffer that is sent, from stored items that are read in place.
+
+use crate::request::{BatchWrite, Capacity};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use evenkeel_model::catalogue::TableRow;
+use evenkeel_model::{
+    ArchivedAttribute, ArchivedAttributeValue, Attributes, ItemError, ItemView, KeyAttribute, KeySchema,
+    Number, encode_item,
+};
+use std::io::Write as _;
+
+/// The account in every ARN.
+const ACCOUNT: &str = "000000000000";
+/// Bytes of one read capacity unit.
+const READ_UNIT_BYTES: u64 = 4096;
+/// Bytes of one write capacity unit.
+const WRITE_UNIT_BYTES: u64 = 1024;
+
+/// Writes a JSON string.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let mut clean = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&text.as_bytes()[clean..at]);
+        clean = at + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => push(out, format_args!("\\u{byte:04x}")),
+        }
+    }
+    out.extend_from_slice(&text.as_bytes()[clean..]);
+    out.push(b'"');
+}
+
+fn push(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to memory does not fail");
+}
+
+/// Writes a comma-separated list between two brackets.
+fn write_list<T>(
+    out: &mut Vec<u8>,
+    [open, close]: [u8; 2],
+    list: impl IntoIterator<Item = T>,
+    write: impl Fn(&mut Vec<u8>, T),
+) {
+    out.push(open);
+    for (index, element) in list.into_iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(out, element);
+    }
+    out.push(close);
+}
+
+/// Writes attributes as a JSON object.
+pub fn write_attributes(out: &mut Vec<u8>, attributes: &[ArchivedAttribute]) {
+    write_list(out, *b"{}", attributes, write_attribute);
+}
+
+fn write_attribute(out: &mut Vec<u8>, attribute: &ArchivedAttribute) {
+    write_string(out, &attribute.name);
+    out.push(b':');
+    write_value(out, &attribute.value);
+}
+
+fn write_number(out: &mut Vec<u8>, number: &evenkeel_model::number::ArchivedNumber) {
+    // Checked when the item was written.
+    let number = Number::from_archived(number).unwrap_or(Number::ZERO);
+    push(out, format_args!("\"{number}\""));
+}
+
+fn write_binary(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    STANDARD.encode_slice(bytes, &mut out[start..]).expect("the room was measured above");
+    out.push(b'"');
+}
+
+fn write_value(out: &mut Vec<u8>, value: &ArchivedAttributeValue) {
+    match value {
+        ArchivedAttributeValue::S(text) => {
+            out.extend_from_slice(b"{\"S\":");
+            write_string(out, text);
+        }
+        ArchivedAttributeValue::N(number) => {
+            out.extend_from_slice(b"{\"N\":");
+            write_number(out, number);
+        }
+        ArchivedAttributeValue::B(bytes) => {
+            out.extend_from_slice(b"{\"B\":");
+            write_binary(out, bytes);
+        }
+        ArchivedAttributeValue::Bool(flag) => push(out, format_args!("{{\"BOOL\":{flag}")),
+        ArchivedAttributeValue::Null => out.extend_from_slice(b"{\"NULL\":true"),
+        ArchivedAttributeValue::M(entries) => {
+            out.extend_from_slice(b"{\"M\":");
+            write_attributes(out, entries);
+        }
+        ArchivedAttributeValue::L(elements) => {
+            out.extend_from_slice(b"{\"L\":");
+            write_list(out, *b"[]", elements.iter(), write_value);
+        }
+        ArchivedAttributeValue::Ss(texts) => {
+            out.extend_from_slice(b"{\"SS\":");
+            write_list(out, *b"[]", texts.iter(), |out, text| write_string(out, text));
+        }
+        ArchivedAttributeValue::Ns(numbers) => {
+            out.extend_from_slice(b"{\"NS\":");
+            write_list(out, *b"[]", numbers.iter(), write_number);
+        }
+        ArchivedAttributeValue::Bs(blobs) => {
+            out.extend_from_slice(b"{\"BS\":");
+            write_list(out, *b"[]", blobs.iter(), |out, bytes| write_binary(out, bytes));
+        }
+    }
+    out.push(b'}');
+}
+
+/// Capacity units that a read of this many bytes consumes, in halves.
+pub fn read_half_units(bytes: u64, consistent: bool) -> u64 {
+    bytes.div_ceil(READ_UNIT_BYTES).max(1) * if consistent { 2 } else { 1 }
+}
+
+/// Capacity units that a write consumes, in halves: it is charged on the larger of old and new item.
+pub fn write_half_units(bytes: u64) -> u64 {
+    bytes.div_ceil(WRITE_UNIT_BYTES).max(1) * 2
+}
+
+fn write_capacity(out: &mut Vec<u8>, table: &str, capacity: Capacity, half_units: u64) {
+    let units = half_units as f64 / 2.0;
+    out.extend_from_slice(b"{\"TableName\":");
+    write_string(out, table);
+    push(out, format_args!(",\"CapacityUnits\":{units:?}"));
+    if capacity == Capacity::Indexes {
+        push(out, format_args!(",\"Table\":{{\"CapacityUnits\":{units:?}}}"));
+    }
+    out.push(b'}');
+}
+
+/// Begins a member of the answer's object.
+fn member(out: &mut Vec<u8>, name: &str) {
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    push(out, format_args!("\"{name}\":"));
+}
+
+fn consumed(out: &mut Vec<u8>, table: &str, capacity: Capacity, half_units: u64) {
+    if capacity != Capacity::None {
+        member(out, "ConsumedCapacity");
+        write_capacity(out, table, capacity, half_units);
+    }
+}
+
+/// Writes the answer of GetItem.
+///
+/// # Errors
+/// A stored item that is malformed.
+pub fn write_get(
+    out: &mut Vec<u8>,
+    table: &str,
+    capacity: Capacity,
+    consistent: bool,
+    stored: Option<&[u8]>,
+) -> Result<(), ItemError> {
+    out.push(b'{');
+    let mut bytes = 0;
+    if let Some(stored) = stored {
+        let view = ItemView::parse(stored)?;
+        bytes = u64::from(view.header().item_bytes);
+        member(out, "Item");
+        write_attributes(out, view.attributes());
+    }
+    consumed(out, table, capacity, read_half_units(bytes, consistent));
+    out.push(b'}');
+    Ok(())
+}
+
+/// Writes the answer of PutItem and DeleteItem; `new_bytes` is the size of the item put.
+///
+/// # Errors
+/// A stored item that is malformed.
+pub fn write_written(
+    out: &mut Vec<u8>,
+    table: &str,
+    capacity: Capacity,
+    new_bytes: u64,
+    old: Option<&[u8]>,
+    return_old: bool,
+) -> Result<(), ItemError> {
+    out.push(b'{');
+    let mut bytes = new_bytes;
+    if let Some(old) = old {
+        let view = ItemView::parse(old)?;
+        bytes = bytes.max(u64::from(view.header().item_bytes));
+        if return_old {
+            member(out, "Attributes");
+            write_attributes(out, view.attributes());
+        }
+    }
+    consumed(out, table, capacity, write_half_units(bytes));
+    out.push(b'}');
+    Ok(())
+}
+
+/// How a page of Query or Scan is answered.
+pub struct PageReply<'a> {
+    /// The table's name.
+    pub table: &'a str,
+    /// What identifies its items.
+    pub schema: &'a KeySchema,
+    /// Whether consumed capacity is wanted.
+    pub capacity: Capacity,
+    /// Whether everything acknowledged was seen.
+    pub consistent: bool,
+    /// Whether only the number of items is wanted.
+    pub count_only: bool,
+    /// Whether there is more behind the last item.
+    pub more: bool,
+}
+
+/// Writes the answer of Query and Scan.
+///
+/// # Errors
+/// A stored item that is malformed.
+pub fn write_page<'a>(
+    out: &mut Vec<u8>,
+    reply: &PageReply<'_>,
+    items: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<(), ItemError> {
+    out.push(b'{');
+    if !reply.count_only {
+        out.extend_from_slice(b"\"Items\":[");
+    }
+    let (mut count, mut bytes, mut last) = (0u64, 0, None);
+    for stored in items {
+        let view = ItemView::parse(stored)?;
+        bytes += u64::from(view.header().item_bytes);
+        if !reply.count_only {
+            if count > 0 {
+                out.push(b',');
+            }
+            write_attributes(out, view.attributes());
+        }
+        count += 1;
+        last = Some(view);
+    }
+    if !reply.count_only {
+        out.push(b']');
+    }
+    member(out, "Count");
+    push(out, format_args!("{count},\"ScannedCount\":{count}"));
+    if let Some(last) = last.filter(|_| reply.more) {
+        member(out, "LastEvaluatedKey");
+        let names = std::iter::once(&reply.schema.partition).chain(&reply.schema.sort);
+        let attributes = names.filter_map(|KeyAttribute { name, .. }| last.get(name));
+        write_list(out, *b"{}", attributes, write_attribute);
+    }
+    consumed(out, reply.table, reply.capacity, read_half_units(bytes, reply.consistent));
+    out.push(b'}');
+    Ok(())
+}
+
+/// Writes the answer of BatchWriteItem: what was not done, and the units of each table.
+pub fn write_batch(
+    out: &mut Vec<u8>,
+    unprocessed: &[(&str, Vec<&BatchWrite>)],
+    capacity: Capacity,
+    half_units: &[(&str, u64)],
+) {
+    out.extend_from_slice(b"{\"UnprocessedItems\":");
+    write_list(out, *b"{}", unprocessed, |out, (table, writes)| {
+        write_string(out, table);
+        out.push(b':');
+        write_list(out, *b"[]", writes, |out, write| match write {
+            BatchWrite::Put(item) => write_request(out, "{\"PutRequest\":{\"Item\":", item),
+            BatchWrite::Delete(key) => write_request(out, "{\"DeleteRequest\":{\"Key\":", key),
+        });
+    });
+    if capacity != Capacity::None {
+        member(out, "ConsumedCapacity");
+        write_list(out, *b"[]", half_units, |out, (table, units)| {
+            write_capacity(out, table, capacity, *units)
+        });
+    }
+    out.push(b'}');
+}
+
+fn write_request(out: &mut Vec<u8>, opening: &str, attributes: &Attributes) {
+    out.extend_from_slice(opening.as_bytes());
+    let stored = encode_item(attributes);
+    let view = ItemView::parse(&stored).expect("encoded on the line above");
+    write_attributes(out, view.attributes());
+    out.extend_from_slice(b"}}");
+}
+
+/// Writes the answer of ListTables.
+pub fn write_list_tables(out: &mut Vec<u8>, names: &[String], more: bool) {
+    out.extend_from_slice(b"{\"TableNames\":");
+    write_list(out, *b"[]", names, |out, name| write_string(out, name));
+    if let Some(last) = names.last().filter(|_| more) {
+        member(out, "LastEvaluatedTableName");
+        write_string(out, last);
+    }
+    out.push(b'}');
+}
+
+/// Writes a table's description as the member `name`: `Table` of DescribeTable, `TableDescription` of the others.
+pub fn write_table(out: &mut Vec<u8>, name: &str, region: &str, table: &TableRow, items: u64, bytes: u64) {
+    push(out, format_args!("{{\"{name}\":{{\"AttributeDefinitions\":"));
+    let keys = || {
+        std::iter::once((&table.schema.partition, "HASH"))
+            .chain(table.schema.sort.iter().map(|s| (s, "RANGE")))
+    };
+    write_list(out, *b"[]", keys(), |out, (key, _)| {
+        out.extend_from_slice(b"{\"AttributeName\":");
+        write_string(out, &key.name);
+        push(out, format_args!(",\"AttributeType\":\"{}\"}}", key.key_type.name()));
+    });
+    out.extend_from_slice(b",\"TableName\":");
+    write_string(out, &table.name);
+    out.extend_from_slice(b",\"KeySchema\":");
+    write_list(out, *b"[]", keys(), |out, (key, kind)| {
+        out.extend_from_slice(b"{\"AttributeName\":");
+        write_string(out, &key.name);
+        push(out, format_args!(",\"KeyType\":\"{kind}\"}}"));
+    });
+    let (seconds, milliseconds) = (table.created_ms / 1000, table.created_ms % 1000);
+    push(out, format_args!(",\"TableStatus\":\"{}\"", table.status.name()));
+    push(out, format_args!(",\"CreationDateTime\":{seconds}.{milliseconds:03}"));
+    let units = table.throughput.map_or((0, 0), |units| (units.read_units, units.write_units));
+    push(
+        out,
+        format_args!(
+            ",\"ProvisionedThroughput\":{{\"NumberOfDecreasesToday\":0,\"ReadCapacityUnits\":{},\"WriteCapacityUnits\":{}}}",
+            units.0, units.1
+        ),
+    );
+    push(out, format_args!(",\"TableSizeBytes\":{bytes},\"ItemCount\":{items}"));
+    push(out, format_args!(",\"TableArn\":\"arn:aws:dynamodb:{region}:{ACCOUNT}:table/{}\"", table.name));
+    let id = table_uuid(table);
+    push(out, format_args!(",\"TableId\":\"{id}\""));
+    if table.throughput.is_none() {
+        push(
+            out,
+            format_args!(
+                ",\"BillingModeSummary\":{{\"BillingMode\":\"PAY_PER_REQUEST\",\"LastUpdateToPayPerRequestDateTime\":{seconds}.{milliseconds:03}}}"
+            ),
+        );
+    }
+    push(out, format_args!(",\"DeletionProtectionEnabled\":{}}}}}", table.deletion_protection));
+}
+
+/// The table's id in the form of a UUID: its number, and when it was made.
+fn table_uuid(table: &TableRow) -> String {
+    let made = table.created_ms;
+    format!(
+        "{:08x}-{:04x}-8{:03x}-8{:03x}-{:012x}",
+        made >> 16 & 0xFFFF_FFFF,
+        made & 0xFFFF,
+        table.id.0 >> 60 & 0xFFF,
+        table.id.0 >> 48 & 0xFFF,
+        table.id.0 & 0xFFFF_FFFF_FFFF
+    )
+}
