@@ -154,7 +154,7 @@ async fn put(client: &Client, table: &TableRow, job: &Job) -> Result<(), Error> 
 
 /// Whether the same put may succeed later. A put that may have happened is put again: the item is the same.
 fn is_passing(error: &Error) -> bool {
-    matches!(error, Error::Overloaded { .. } | Error::OutcomeUnknown { .. })
+    matches!(error, Error::Overloaded { .. } | Error::OutcomeUnknown { .. } | Error::TableInUse { .. })
 }
 
 struct Reader {
