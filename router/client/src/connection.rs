@@ -166,7 +166,6 @@ impl Dialer {
         let shared = Arc::new(Shared { quic, pending: Pending::default(), counters: self.counters.clone() });
         let small = open_lane(&shared).await?;
         let bulk = open_lane(&shared).await?;
-        let placeholder = Semaphore::new(REQUESTS_IN_FLIGHT_MAX);
         let greeting = match self.greet(&shared, &small).await {
             Ok(greeting) => greeting,
             Err(failure) => {
@@ -174,7 +173,8 @@ impl Dialer {
                 return Err(failure);
             }
         };
-        Ok(Connection { shared, small, bulk, in_flight: placeholder, greeting })
+        let in_flight = Semaphore::new(REQUESTS_IN_FLIGHT_MAX);
+        Ok(Connection { shared, small, bulk, in_flight, greeting })
     }
 
     async fn greet(&self, shared: &Shared, lane: &Lane) -> Result<Greeting, ConnectFailure> {
@@ -217,7 +217,7 @@ impl Connection {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        self.shared.pending.lost().is_some()
+        self.shared.pending.is_lost()
     }
 
     /// Sends the frame that `encode` makes for a request id, and waits for its answer. `sent` becomes true

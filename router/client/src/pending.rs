@@ -6,6 +6,7 @@
 use evenkeel_wire::Frame;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -21,7 +22,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// All waiting requests of a connection.
 #[derive(Default)]
-pub(crate) struct Pending(Mutex<Table>);
+pub(crate) struct Pending {
+    table: Mutex<Table>,
+    /// Follows `Table::lost`, to be looked at without the lock.
+    is_lost: AtomicBool,
+}
 
 #[derive(Default)]
 struct Table {
@@ -50,7 +55,7 @@ pub(crate) struct Waiter<'a> {
 impl Pending {
     /// Takes a slot for a request.
     pub(crate) fn wait(&self) -> Result<Waiter<'_>, Lost> {
-        let mut table = lock(&self.0);
+        let mut table = lock(&self.table);
         if let Some(lost) = &table.lost {
             return Err(lost.clone());
         }
@@ -72,7 +77,7 @@ impl Pending {
     pub(crate) fn answer(&self, frames: impl Iterator<Item = Frame>, wakers: &mut Vec<Waker>) -> u64 {
         let mut late = 0;
         {
-            let mut table = lock(&self.0);
+            let mut table = lock(&self.table);
             for frame in frames {
                 match table.slot(frame.header.request_id) {
                     Some(slot) if matches!(slot.state, State::Waiting(_)) => {
@@ -94,11 +99,12 @@ impl Pending {
     pub(crate) fn lose(&self, reason: &str) -> bool {
         let mut wakers = Vec::new();
         {
-            let mut table = lock(&self.0);
+            let mut table = lock(&self.table);
             if table.lost.is_some() {
                 return false;
             }
             table.lost = Some(Lost(reason.into()));
+            self.is_lost.store(true, Ordering::Release);
             for slot in &mut table.slots {
                 if let State::Waiting(waker) = &mut slot.state {
                     wakers.extend(waker.take());
@@ -109,9 +115,9 @@ impl Pending {
         true
     }
 
-    /// Why the connection is gone, if it is.
-    pub(crate) fn lost(&self) -> Option<Lost> {
-        lock(&self.0).lost.clone()
+    /// Whether the connection is gone.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.is_lost.load(Ordering::Acquire)
     }
 }
 
@@ -134,7 +140,7 @@ impl Future for Waiter<'_> {
     type Output = Result<Frame, Lost>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut table = lock(&self.pending.0);
+        let mut table = lock(&self.pending.table);
         let lost = table.lost.clone();
         let slot = table.slot(self.id).expect("a slot's turn lasts as long as its waiter");
         if matches!(slot.state, State::Answered(_)) {
@@ -159,7 +165,7 @@ impl Future for Waiter<'_> {
 
 impl Drop for Waiter<'_> {
     fn drop(&mut self) {
-        let mut table = lock(&self.pending.0);
+        let mut table = lock(&self.pending.table);
         let slot = table.slot(self.id).expect("a slot's turn lasts as long as its waiter");
         slot.turn = slot.turn.wrapping_add(1);
         let abandoned = std::mem::replace(&mut slot.state, State::Free);
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
     use evenkeel_wire::message::Done;
     use evenkeel_wire::{encode, frame};
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
     #[derive(Default)]
@@ -237,7 +243,7 @@ mod tests {
         let lost = Lost("gone".into());
         assert!(matches!(poll(&mut answered, &woken), Poll::Ready(Ok(_))));
         assert_eq!(poll(&mut waiting, &woken), Poll::Ready(Err(lost.clone())));
-        assert_eq!(pending.wait().err(), Some(lost.clone()));
-        assert_eq!(pending.lost(), Some(lost));
+        assert_eq!(pending.wait().err(), Some(lost));
+        assert!(pending.is_lost());
     }
 }

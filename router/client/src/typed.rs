@@ -403,7 +403,8 @@ mod tests {
             items_max: 1,
             bytes_max: 1,
         };
-        let cases: [(bool, &[u8], &[u8], &[u8]); 4] = [
+        type Case = (bool, &'static [u8], &'static [u8], &'static [u8]);
+        let cases: [Case; 4] = [
             (false, b"f", b"f\0", b"m"),
             (false, b"a", b"d", b"m"),
             (true, b"f", b"d", b"f"),
