@@ -222,7 +222,8 @@ async fn a_node_that_stays_busy_is_not_asked_for_ever() {
 #[tokio::test]
 async fn refusals_for_good_are_told_as_what_they_are() {
     let (cluster, client) = plain().await;
-    let cases: [(RefusalCode, fn(&Error) -> bool); 5] = [
+    type Case = (RefusalCode, fn(&Error) -> bool);
+    let cases: [Case; 5] = [
         (RefusalCode::Invalid, |error| matches!(error, Error::Invalid { .. })),
         (RefusalCode::Forbidden, |error| matches!(error, Error::Forbidden { .. })),
         (RefusalCode::Expired, |error| matches!(error, Error::Expired { .. })),
