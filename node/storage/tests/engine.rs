@@ -10,6 +10,7 @@ use evenkeel_storage::{
     EngineConfig, FileId, OpenError, Operation, PartitionError, RangeQuery, ReadError, RecoveredEntries,
     RecoveredPartition, Refused, Runtime, WalFailed,
     memory::{MemoryDisk, TestRuntime},
+    wal::frame,
 };
 use std::{cell::Cell, rc::Rc, time::Duration};
 
@@ -264,6 +265,46 @@ fn an_idle_log_covers_its_last_frame_and_then_takes_no_more_room() {
     assert_eq!(engine.statistics().frames, before.frames + 3);
     let (_, recovery) = open(&TestRuntime::new(2), &disk.cut_power(|_, _, _| false), config()).unwrap();
     assert_eq!((recovery.entries, recovery.cut), (2, None));
+}
+
+#[test]
+fn nothing_is_written_beside_the_empty_frame_that_is_written_again() {
+    let disk = MemoryDisk::automatic();
+    let (runtime, engine) = started(&disk);
+    runtime.pass(&disk, Duration::from_millis(50));
+    disk.set_automatic(false);
+    while disk.in_flight().is_empty() {
+        assert!(runtime.next_timer());
+        runtime.run_ready();
+    }
+    let history = disk.history();
+    let [before, again] = &history[history.len() - 2..] else { panic!("two writes") };
+    assert_eq!((before.offset, &before.bytes), (again.offset, &again.bytes));
+    let done = Rc::new(Cell::new(0));
+    append_counted(&runtime, &engine, 1, 10, &done);
+    runtime.run_ready();
+    assert_eq!(disk.in_flight().len(), 1, "the entry waits");
+    disk.complete_oldest();
+    runtime.run_ready();
+    assert_eq!((disk.in_flight().len(), done.get()), (1, 0));
+    disk.complete_oldest();
+    runtime.run_ready();
+    assert_eq!(done.get(), 1);
+}
+
+#[test]
+fn what_follows_the_records_of_a_frame_is_zero_though_memory_is_used_again() {
+    let disk = MemoryDisk::automatic();
+    let (runtime, engine) = started(&disk);
+    for slot in 1..=12 {
+        let bytes = if slot % 2 == 0 { 7000 } else { 5 };
+        runtime.block_on(&disk, engine.append(P1, put(slot, "k", &vec![0xEE; bytes])).unwrap()).unwrap();
+    }
+    for append in disk.history() {
+        let (header, _) = frame::open(&append.bytes).unwrap();
+        let used = frame::FRAME_HEADER_BYTES + header.records_bytes as usize;
+        assert!(append.bytes[used..].iter().all(|byte| *byte == 0), "frame {}", header.sequence);
+    }
 }
 
 #[test]
