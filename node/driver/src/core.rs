@@ -28,8 +28,18 @@ use std::{
 /// locked memory of rings that were closed a moment ago asynchronously.
 const MEMORY_RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long tasks may run before the executor looks at its timers and at the background again.
-const PREEMPT_AFTER: Duration = Duration::from_millis(2);
+/// glommio's preemption timer, set so that it never fires. When it fires between glommio's look at its
+/// rings and its run of the ready tasks, glommio takes a core with ready tasks for idle and puts it to
+/// sleep until something else happens; a thread that loses its processor for a moment is enough. What
+/// the timer is for, a look at rings and timers while tasks keep coming, [`Core::yield_now`] does.
+const PREEMPT_NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// How often an idle core wakes up for nothing. It bounds what the fault above may cost when another
+/// thread's wake-up arrives at that moment instead of the timer.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// How long tasks may keep coming before glommio looks at its rings and timers in between.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// Where a core's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,14 +150,14 @@ impl Core {
         self.ring.turn()
     }
 
-    /// Gives every other ready task its turn.
+    /// Gives every other ready task its turn, and now and then the executor's timers and the
+    /// background. A task that runs on and on must call it, or they never get theirs.
     pub async fn yield_now(&self) {
-        glommio::executor().yield_now().await;
-    }
-
-    /// Gives other tasks their turn if this one has run for long.
-    pub async fn yield_if_needed(&self) {
-        glommio::yield_if_needed().await;
+        if self.ring.since_executor_looked() > LOOK_AFTER {
+            self.ring.let_executor_look().await;
+        } else {
+            glommio::executor().yield_now().await;
+        }
     }
 
     /// Resolves when `duration` has passed.
@@ -211,7 +221,13 @@ where
                 ),
             };
             let reactor = glommio::spawn_local(Rc::clone(&ring).run());
+            let heartbeat = glommio::spawn_local(async {
+                loop {
+                    glommio::timer::sleep(HEARTBEAT).await;
+                }
+            });
             let result = make(core).await;
+            heartbeat.cancel().await;
             ring.stop();
             reactor.await;
             result
@@ -246,7 +262,7 @@ fn start(config: &CoreConfig) -> Result<(Rc<Ring>, LocalExecutor), CoreError> {
             .name(&config.name)
             .io_memory(EXECUTOR_MEMORY_BYTES)
             .ring_depth(EXECUTOR_RING_ENTRIES)
-            .preempt_timer(PREEMPT_AFTER)
+            .preempt_timer(PREEMPT_NEVER)
             .make()
     };
     let out_of_memory = |error: &glommio::GlommioError<()>| matches!(error, glommio::GlommioError::IoError(error) if error.raw_os_error() == Some(OUT_OF_MEMORY));

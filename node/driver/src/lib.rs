@@ -31,6 +31,6 @@ pub use disk::{DiskConfig, OpenError, SyncStrategy, UringDisk};
 pub use quinn_udp::{EcnCodepoint, Transmit};
 pub use runtime::GlommioRuntime;
 pub use self_test::SelfTest;
-pub use system::{Limits, raise_limits};
+pub use system::{Limits, is_memory_backed, raise_limits};
 pub use timer::Timer;
 pub use udp::{Readiness, ReceiveBatch, Received, UdpSocket};

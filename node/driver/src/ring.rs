@@ -21,12 +21,13 @@ use io_uring::{IoUring, opcode, squeue, types};
 use std::{
     cell::{Cell, RefCell},
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     io, mem,
     os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd},
     pin::Pin,
     rc::{Rc, Weak},
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 const ENTER_GETEVENTS: u32 = 1;
@@ -89,6 +90,10 @@ pub struct Ring {
     pool: RefCell<Option<Rc<BufferPool>>>,
     event: OwnedFd,
     stopped: Cell<bool>,
+    /// Tasks that wait for the executor to look at its rings.
+    paused: RefCell<Vec<Waker>>,
+    /// When it last did.
+    looked: Cell<Instant>,
 }
 
 impl Ring {
@@ -117,6 +122,8 @@ impl Ring {
             pool: RefCell::new(None),
             event,
             stopped: Cell::new(false),
+            paused: RefCell::default(),
+            looked: Cell::new(Instant::now()),
         }))
     }
 
@@ -334,7 +341,11 @@ impl Ring {
         while !self.stopped.get() {
             let read = event.read_at(0, size_of::<u64>()).await;
             assert!(read.is_ok(), "the core's eventfd cannot be read: {:?}", read.err());
+            self.looked.set(Instant::now());
             self.turn();
+            for waker in self.paused.take() {
+                waker.wake();
+            }
         }
         // A file that is dropped unclosed at the end of the executor leaks its descriptor.
         drop(event.close().await);
@@ -343,6 +354,30 @@ impl Ring {
     /// Ends [`run`](Self::run).
     pub fn stop(&self) {
         self.stopped.set(true);
+        self.ring_event();
+    }
+
+    /// How long ago the executor last delivered something to [`run`](Self::run).
+    pub fn since_executor_looked(&self) -> Duration {
+        self.looked.get().elapsed()
+    }
+
+    /// Waits until all ready tasks have run and the executor has looked at its rings and timers.
+    pub async fn let_executor_look(&self) {
+        let mut asked = false;
+        poll_fn(|context| {
+            if mem::replace(&mut asked, true) {
+                return Poll::Ready(());
+            }
+            self.paused.borrow_mut().push(context.waker().clone());
+            self.ring_event();
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Has [`run`](Self::run) woken as by a completion.
+    fn ring_event(&self) {
         let one = 1u64.to_ne_bytes();
         // SAFETY: eight bytes are read from an array of eight.
         let written = unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
