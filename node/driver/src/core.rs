@@ -326,6 +326,24 @@ mod tests {
     }
 
     #[test]
+    fn timers_fire_while_a_task_runs_on_and_on() {
+        let core = run_core(config("busy"), |core| async move {
+            let done = Rc::new(Cell::new(false));
+            core.spawn({
+                let (core, done) = (core.clone(), Rc::clone(&done));
+                async move {
+                    core.sleep(Duration::from_millis(3)).await;
+                    done.set(true);
+                }
+            });
+            while !done.get() {
+                core.yield_now().await;
+            }
+        });
+        core.unwrap().join().unwrap();
+    }
+
+    #[test]
     fn a_panic_is_reported_with_its_message() {
         let core = run_core(config("panics"), |_| async { panic!("no way on from here") });
         let error = core.unwrap().join().unwrap_err();
