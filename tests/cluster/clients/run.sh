@@ -48,23 +48,27 @@ python3 -m venv "$work/venv" || not_run "python3 -m venv failed"
 "$binary" dev --port 0 --data "$work/data" >"$work/said" 2>"$work/errors" &
 cluster=$!
 endpoint=
+settings=
 for _ in $(seq 600); do
     endpoint=$(sed -n 's/^ready: //p' "$work/said")
-    [ -z "$endpoint" ] || break
+    settings=$(sed -n 's/^ *export \(AWS_ACCESS_KEY_ID=.*\)$/\1/p' "$work/said")
+    if [ -n "$endpoint" ] && [ -n "$settings" ]; then
+        break
+    fi
     kill -0 "$cluster" 2>/dev/null || break
     sleep 0.1
 done
-if [ -z "$endpoint" ]; then
+if [ -z "$endpoint" ] || [ -z "$settings" ]; then
     cat "$work/said" "$work/errors"
-    echo "evenkeel dev did not become ready"
+    echo "evenkeel dev did not say where it is and what to set"
     exit 1
 fi
 
 status=0
-# Nothing but the endpoint, and credentials and a region as dev tells to set; no other configuration is read.
-env -i PATH="$PATH" HOME="$work" AWS_EC2_METADATA_DISABLED=true \
-    AWS_ACCESS_KEY_ID=evenkeel AWS_SECRET_ACCESS_KEY=evenkeel AWS_REGION=us-east-1 AWS_DEFAULT_REGION=us-east-1 \
-    "$work/venv/bin/python" "$here/boto3_slice.py" "$endpoint" || status=$?
+# Nothing but the endpoint, and the credentials and region that dev tells to set; no other configuration.
+# shellcheck disable=SC2086 # a list of settings
+env -i PATH="$PATH" HOME="$work" $settings "$work/venv/bin/python" "$here/boto3_slice.py" "$endpoint" ||
+    status=$?
 
 kill -TERM "$cluster"
 if ! wait "$cluster"; then
