@@ -5,13 +5,15 @@ use crate::catalogue::{Follower, catalogue_table, run_reader, run_watcher};
 use crate::config::ClientConfig;
 use crate::connection::{Dialer, quic_config};
 use crate::error::Error;
+use crate::limits::DATAGRAM_RECEIVED_BYTES_MAX;
 use crate::links::Links;
 use crate::statistics::{ClientStatistics, Counters};
 use evenkeel_caller::RetryBudget;
 use evenkeel_model::catalogue::{TableRow, TableStatus};
-use quinn::{Endpoint, VarInt};
+use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::task::AbortHandle;
@@ -134,8 +136,20 @@ impl Drop for Owner {
     }
 }
 
-/// A socket for both families, or for IPv4 where there is no IPv6.
+/// An endpoint on a socket for both families, or for IPv4 where there is no IPv6.
 fn endpoint() -> io::Result<Endpoint> {
-    Endpoint::client((Ipv6Addr::UNSPECIFIED, 0).into())
-        .or_else(|_| Endpoint::client((Ipv4Addr::UNSPECIFIED, 0).into()))
+    let socket = socket(Domain::IPV6, (Ipv6Addr::UNSPECIFIED, 0).into())
+        .or_else(|_| socket(Domain::IPV4, (Ipv4Addr::UNSPECIFIED, 0).into()))?;
+    let mut config = EndpointConfig::default();
+    config.max_udp_payload_size(DATAGRAM_RECEIVED_BYTES_MAX).expect("at least 1200 bytes");
+    Endpoint::new(config, None, socket.into(), Arc::new(TokioRuntime))
+}
+
+fn socket(domain: Domain, address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
 }

@@ -2,7 +2,7 @@
 
 use crate::lane::{Lane, run_reader};
 use crate::limits::{
-    CONNECT_TIMEOUT, CONNECTION_UNACKNOWLEDGED_BYTES_MAX, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES_MAX,
+    CONNECT_TIMEOUT, CONNECTION_UNACKNOWLEDGED_BYTES_MAX, CONNECTION_WINDOW_BYTES, DATAGRAM_SENT_BYTES_MAX,
     IDLE_TIMEOUT_MS, INITIAL_ROUND_TRIP, INITIAL_WINDOW_BYTES, KEEP_ALIVE, LANE_WINDOW_BYTES,
     REQUESTS_IN_FLIGHT_MAX, SMALL_BODY_BYTES_MAX,
 };
@@ -254,7 +254,7 @@ pub(crate) fn quic_config(tls: Arc<rustls::ClientConfig>) -> Result<ClientConfig
     let crypto = QuicClientConfig::try_from(tls)
         .map_err(|_| "the TLS configuration lacks the cipher suite that QUIC needs")?;
     let mut discovery = MtuDiscoveryConfig::default();
-    discovery.upper_bound(DATAGRAM_BYTES_MAX);
+    discovery.upper_bound(DATAGRAM_SENT_BYTES_MAX);
     let mut cubic = CubicConfig::default();
     cubic.initial_window(INITIAL_WINDOW_BYTES);
     let mut transport = TransportConfig::default();

@@ -29,8 +29,11 @@ pub const LANE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// What a connection keeps for sending again; a lane that has filled it makes its writers wait.
 pub const CONNECTION_UNACKNOWLEDGED_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Largest datagram, found out by probing.
-pub const DATAGRAM_BYTES_MAX: u16 = 1452;
+/// Largest datagram that nodes may send, found out by their probing; as large as they do.
+pub const DATAGRAM_RECEIVED_BYTES_MAX: u16 = 8952;
+/// Largest datagram sent, found out by probing. quinn hands ten datagrams to the kernel at once, and what
+/// exceeds the payload of one UDP packet in sum is dropped without a word.
+pub const DATAGRAM_SENT_BYTES_MAX: u16 = 6500;
 
 /// Least time between the beginnings of two readings of the catalogue by one client.
 pub const CATALOGUE_READ_INTERVAL: Duration = Duration::from_millis(20);
@@ -55,3 +58,6 @@ const _: () = assert!(STORED_ITEM_BYTES_MAX + 64 * 1024 <= BODY_BYTES_MAX, "ever
 // Two keep-alives may be lost before a living node is given up.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 3 < IDLE_TIMEOUT_MS as u128);
 const _: () = assert!(LANE_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+// RFC 9000, section 18.2: every endpoint takes datagrams of 1200 bytes.
+const _: () = assert!(DATAGRAM_RECEIVED_BYTES_MAX >= 1200 && DATAGRAM_SENT_BYTES_MAX >= 1200);
+const _: () = assert!(10 * DATAGRAM_SENT_BYTES_MAX as usize <= 65_507);

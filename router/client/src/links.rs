@@ -68,11 +68,12 @@ impl Links {
         let mut kept = made.clone();
         self.table.rcu(|table| {
             let mut table = LinkTable::clone(table);
-            match table.get(&(place.node, place.shard)) {
-                // Someone else has made the same link in the meantime.
-                Some(link) if link.place.address == place.address && link.is_up() => kept = link.clone(),
-                Some(link) if link.place.address == place.address && !made.is_up() => kept = link.clone(),
-                _ => {
+            let found = table.get(&(place.node, place.shard));
+            let is_same = |link: &&Arc<Link>| link.place.address == place.address;
+            // Someone else may have made the same link in the meantime.
+            match found.filter(is_same).filter(|link| link.is_up() || !made.is_up()) {
+                Some(link) => kept = link.clone(),
+                None => {
                     kept = made.clone();
                     table.insert((place.node, place.shard), made.clone());
                 }

@@ -25,8 +25,8 @@ macro_rules! counters {
 }
 
 counters!(
-    /// Requests begun, each counted once whatever its number of attempts. A range or a reading of the
-    /// catalogue is a request per page.
+    /// Requests begun, each counted once whatever its number of attempts. A range is a request a page of
+    /// each partition; readings of the catalogue are counted apart.
     requests,
     /// Attempts after the first.
     retries,

@@ -337,6 +337,37 @@ async fn a_thousand_requests_are_answered_in_reverse() {
 }
 
 #[tokio::test]
+async fn a_client_is_used_from_several_threads_at_once() {
+    let (cluster, client) = plain().await;
+    let table = client.table("plain").await.unwrap();
+    let threads: Vec<_> = (0..4)
+        .map(|thread| {
+            let (client, table) = (client.clone(), table.clone());
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let mut tasks = tokio::task::JoinSet::new();
+                    for at in 0..200 {
+                        let (client, table) = (client.clone(), table.clone());
+                        let key = encode_key(&KeyValue::S(format!("{thread} {at}")), None);
+                        let written = encode_item(&item(&format!("{thread} {at}"), at));
+                        tasks.spawn(async move {
+                            client.put_encoded(&table, &key, &written, false).await.unwrap();
+                            let read = client.get_encoded(&table, &key).await.unwrap().unwrap();
+                            assert_eq!(&*read, &written[..]);
+                        });
+                    }
+                    tasks.join_all().await;
+                });
+            })
+        })
+        .collect();
+    until(|| threads.iter().all(std::thread::JoinHandle::is_finished)).await;
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!((cluster.seen(Kind::Put), client.statistics().connections), (800, 1));
+}
+
+#[tokio::test]
 async fn requests_beyond_the_limit_in_flight_wait_for_their_turn() {
     const LIMIT: usize = evenkeel_client::limits::REQUESTS_IN_FLIGHT_MAX;
     let (cluster, client) = plain().await;
