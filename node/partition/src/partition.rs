@@ -113,9 +113,11 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         &self.row
     }
 
-    /// Takes no more writes: the partition is about to be dropped.
+    /// Takes no more writes, and lets every watcher go: the partition is about to be dropped, or the
+    /// shard to stop.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+        self.watching.borrow_mut().drain(..).for_each(Waker::wake);
     }
 
     /// Whether the partition is about to be dropped.
@@ -254,12 +256,13 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         Ok(Page { applied, items: page.items, more: page.more })
     }
 
-    /// Waits until more than `after` is applied, or `patience` has passed; yields the slot applied last.
+    /// Waits until more than `after` is applied, `patience` has passed, or the partition closes; yields
+    /// the slot applied last.
     pub async fn changed(&self, after: Slot, patience: Duration) -> Slot {
         let mut sleep = pin!(self.runtime.sleep(patience));
         poll_fn(|context| {
             let over = sleep.as_mut().poll(context).is_ready();
-            if over || self.applied() > after {
+            if over || self.is_closed() || self.applied() > after {
                 return Poll::Ready(self.applied());
             }
             self.watching.borrow_mut().push(context.waker().clone());

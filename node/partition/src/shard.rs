@@ -94,7 +94,12 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         Ok(())
     }
 
-    /// Whether the log still takes writes.
+    /// Turns away what comes and lets every watcher go, so that requests under way end.
+    pub fn close(&self) {
+        self.partitions.borrow().values().for_each(|partition| partition.close());
+    }
+
+    /// Why the log has stopped, if it has.
     pub fn log_failure(&self) -> Option<WalFailed> {
         self.engine.log_failure()
     }

@@ -9,6 +9,7 @@
 //! Changes of tables are made one at a time. If the control plane is down, reads and writes go on.
 
 use crate::config::NodeConfig;
+use crate::drop_guard::DropGuard;
 use crate::limits::{CONTROL_RETRY_PAUSE, PARTITIONS_AT_CREATION_MAX};
 use crate::peers::{CallError, Peers};
 use crate::service::CoreShard;
@@ -23,6 +24,7 @@ use evenkeel_partition::{CreateError, ReadError, WriteError};
 use evenkeel_storage::Runtime;
 use evenkeel_wire::Kind;
 use evenkeel_wire::message::{ArchivedCreateTable, CreatePartition, DropPartition};
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -87,6 +89,9 @@ pub struct Control {
     shards: Vec<(NodeId, ShardId)>,
     /// Held by whoever changes tables.
     turn: tokio::sync::Mutex<()>,
+    closing: Cell<bool>,
+    /// Tables that are being finished.
+    finishing: Cell<usize>,
 }
 
 impl Control {
@@ -101,7 +106,28 @@ impl Control {
     ) -> Control {
         let runtime = core.runtime();
         let shards = placement_order(config);
-        Control { core, runtime, shard, catalogue, peers, own, shards, turn: tokio::sync::Mutex::new(()) }
+        Control {
+            core,
+            runtime,
+            shard,
+            catalogue,
+            peers,
+            own,
+            shards,
+            turn: tokio::sync::Mutex::new(()),
+            closing: Cell::new(false),
+            finishing: Cell::new(0),
+        }
+    }
+
+    /// Begins nothing any more; what is left half done is finished at the next start.
+    pub fn close(&self) {
+        self.closing.set(true);
+    }
+
+    /// Whether nothing is being done in the background.
+    pub fn is_idle(&self) -> bool {
+        self.finishing.get() == 0
     }
 
     /// Creates a table; yields its row, CREATING, as a stored item.
@@ -210,9 +236,14 @@ impl Control {
 
     fn finish_in_background(self: &Rc<Self>, table: TableRow, partitions: Vec<PartitionRow>) {
         let control = Rc::clone(self);
+        control.finishing.set(control.finishing.get() + 1);
         self.runtime.spawn(async move {
+            let _end = DropGuard(|| control.finishing.set(control.finishing.get() - 1));
             let mut reported = String::new();
             while let Err(error) = control.finish(&table, &partitions).await {
+                if control.closing.get() {
+                    return;
+                }
                 let text = error.to_string();
                 if text != reported {
                     tracing::warn!(table = table.name, status = table.status.name(), "waiting: {text}");

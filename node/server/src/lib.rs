@@ -26,4 +26,5 @@ mod shard;
 mod tables;
 
 pub use config::{ConfigError, NodeConfig};
+pub use evenkeel_driver::is_memory_backed;
 pub use process::{NodeError, NodeHandle, start};

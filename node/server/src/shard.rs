@@ -26,6 +26,11 @@ use tokio::sync::watch;
 /// How often the counters are copied to the metrics, and the log's health is looked at.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// Longest wait for requests under way when the shard stops; longer than a call to another shard takes.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+/// How often it is looked whether they have ended.
+const DRAIN_PAUSE: Duration = Duration::from_millis(1);
+
 /// Why a shard did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
@@ -94,7 +99,7 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
         plan.config.addresses(),
     ));
     let control = open_control(&core, &plan, &shard, &peers).await?;
-    let service = Rc::new(Service::new(identity(&plan), shard.clone(), peers, control.clone(), runtime));
+    let service = Rc::new(Service::new(identity(&plan), shard, peers, control.clone(), runtime));
     let mut serving = pin!(endpoint.run(ServiceHandle(service.clone())));
     let mut working = pin!(work(&core, &plan, &service, control, ready));
     // Serving ends when the endpoint is shut down, which happens below, after the work has ended.
@@ -105,14 +110,32 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
         working.as_mut().poll(context)
     })
     .await;
-    let mut shutdown = pin!(endpoint.shutdown());
+    let mut stopping = pin!(async {
+        drain(&core, &service).await;
+        endpoint.shutdown().await;
+    });
     poll_fn(|context| {
         let _ = serving.as_mut().poll(context);
-        shutdown.as_mut().poll(context)
+        stopping.as_mut().poll(context)
     })
     .await;
     ended?;
     Ok(engine.close().await?)
+}
+
+/// Turns new requests away and waits for those under way: a task that outlived the core would keep its
+/// files open and locked.
+async fn drain(core: &Core, service: &Service) {
+    service.shard.close();
+    if let Some(control) = &service.control {
+        control.close();
+    }
+    let idle = || service.counts.under_way() == 0 && service.control.as_ref().is_none_or(|c| c.is_idle());
+    let mut waited = Duration::ZERO;
+    while !idle() && waited < DRAIN_PATIENCE {
+        core.sleep(DRAIN_PAUSE).await;
+        waited += DRAIN_PAUSE;
+    }
 }
 
 /// Reports until the shard shall stop, or its log has failed.

@@ -5,6 +5,7 @@
 
 use super::convert::{self, Format};
 use super::input::{Line, Source};
+use evenkeel_client::limits::TIMEOUT_DEFAULT;
 use evenkeel_client::{Client, Error};
 use evenkeel_model::catalogue::TableRow;
 use evenkeel_model::encode_item;
@@ -12,11 +13,14 @@ use indicatif::ProgressBar;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// How long one item is tried while the cluster says that it is too busy or full.
-const RETRY_SECONDS_MAX: u64 = 30;
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// How long no put at all may be acknowledged before one without an answer stops the import.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
 const PAUSE_FIRST: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Items that wait in each lane behind the one being put.
@@ -25,6 +29,7 @@ const LANE_ITEMS_MAX: usize = 4;
 const MEMORY_KIB_MAX: usize = 64 * 1024;
 const EVENTS_MAX: usize = 1024;
 
+const _: () = assert!(SILENCE_MAX.as_millis() < TIMEOUT_DEFAULT.as_millis(), "the first timeout tells");
 const _: () = assert!(MEMORY_KIB_MAX * 1024 > evenkeel_model::limits::STORED_ITEM_BYTES_MAX);
 
 /// A line of one of the sources.
@@ -99,11 +104,13 @@ struct Job {
 /// Starts the reader and the lanes; the events end when everything is done.
 pub fn start(client: Client, feed: Feed, lanes: u16, bar: ProgressBar) -> mpsc::Receiver<Event> {
     let (events, received) = mpsc::channel(EVENTS_MAX);
+    let (table, started) = (feed.table.clone(), Instant::now());
+    let shared = Arc::new(Lanes { client, table, started, last_acknowledged_ms: AtomicU64::new(0) });
     let mut senders = Vec::with_capacity(lanes.into());
     for _ in 0..lanes {
         let (sender, jobs) = mpsc::channel(LANE_ITEMS_MAX);
         senders.push(sender);
-        tokio::spawn(lane(client.clone(), feed.table.clone(), jobs, events.clone()));
+        tokio::spawn(shared.clone().run_lane(jobs, events.clone()));
     }
     let reader = Reader {
         feed,
@@ -118,43 +125,66 @@ pub fn start(client: Client, feed: Feed, lanes: u16, bar: ProgressBar) -> mpsc::
     received
 }
 
-async fn lane(
+/// What all lanes share.
+struct Lanes {
     client: Client,
     table: Arc<TableRow>,
-    mut jobs: mpsc::Receiver<Job>,
-    events: mpsc::Sender<Event>,
-) {
-    while let Some(job) = jobs.recv().await {
-        let (origin, item_bytes) = (job.origin, job.item_bytes);
-        let event = match put(&client, &table, &job).await {
-            Ok(()) => Event::Acknowledged { origin, item_bytes },
-            Err(Error::Invalid { message }) => Event::Bad { origin, reason: message },
-            Err(error) => Event::Stopped(Stop::Put(error)),
-        };
-        let last = matches!(event, Event::Stopped(_));
-        drop(job);
-        if events.send(event).await.is_err() || last {
-            return;
-        }
-    }
+    started: Instant,
+    /// When the last put of any lane was acknowledged, in milliseconds after the start.
+    last_acknowledged_ms: AtomicU64,
 }
 
-async fn put(client: &Client, table: &TableRow, job: &Job) -> Result<(), Error> {
-    let deadline = Instant::now() + Duration::from_secs(RETRY_SECONDS_MAX);
-    let mut pause = PAUSE_FIRST;
-    loop {
-        match client.put_encoded(table, &job.key, &job.item, false).await {
-            Ok(_) => return Ok(()),
-            Err(error) if !is_passing(&error) || Instant::now() + pause > deadline => return Err(error),
-            Err(_) => tokio::time::sleep(pause).await,
+impl Lanes {
+    async fn run_lane(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>, events: mpsc::Sender<Event>) {
+        while let Some(job) = jobs.recv().await {
+            let (origin, item_bytes) = (job.origin, job.item_bytes);
+            let event = match self.put(&job).await {
+                Ok(()) => Event::Acknowledged { origin, item_bytes },
+                Err(Error::Invalid { message }) => Event::Bad { origin, reason: message },
+                Err(error) => Event::Stopped(Stop::Put(error)),
+            };
+            let last = matches!(event, Event::Stopped(_));
+            drop(job);
+            if events.send(event).await.is_err() || last {
+                return;
+            }
         }
-        pause = (pause * 2).min(PAUSE_MAX);
     }
-}
 
-/// Whether the same put may succeed later. A put that may have happened is put again: the item is the same.
-fn is_passing(error: &Error) -> bool {
-    matches!(error, Error::Overloaded { .. } | Error::OutcomeUnknown { .. } | Error::TableInUse { .. })
+    async fn put(&self, job: &Job) -> Result<(), Error> {
+        let deadline = Instant::now() + RETRY_MAX;
+        let mut pause = PAUSE_FIRST;
+        loop {
+            match self.client.put_encoded(&self.table, &job.key, &job.item, false).await {
+                Ok(_) => {
+                    self.last_acknowledged_ms.store(self.now_ms(), Ordering::Relaxed);
+                    return Ok(());
+                }
+                Err(error) if !self.is_passing(&error) || Instant::now() + pause > deadline => {
+                    return Err(error);
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the same put may succeed later. One that may have happened is put again, for the item is
+    /// the same; but where nobody has had an answer for long, there is no cluster any more.
+    fn is_passing(&self, error: &Error) -> bool {
+        match error {
+            Error::Overloaded { .. } | Error::TableInUse { .. } => true,
+            Error::OutcomeUnknown { .. } | Error::Expired { .. } | Error::Unavailable { .. } => {
+                let silent_ms = self.now_ms() - self.last_acknowledged_ms.load(Ordering::Relaxed);
+                Duration::from_millis(silent_ms) < SILENCE_MAX
+            }
+            _ => false,
+        }
+    }
 }
 
 struct Reader {

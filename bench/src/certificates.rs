@@ -1,0 +1,99 @@
+//! Throw-away identities for a cluster on one machine: an authority that lives only while it signs, and
+//! one certificate a role.
+//!
+//! The authority's key is never written, so nobody can sign further identities with it; they are all
+//! made when the cluster's directory is.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// The roles that get an identity; each is a file `<role>.pem` and `<role>.key`.
+const ROLES: [&str; 4] = ["node", "router", "client", "admin"];
+/// File of the authority's certificate.
+const AUTHORITY: &str = "ca.pem";
+
+/// Why the identities could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// A file could not be written.
+    #[error("{}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate could not be signed.
+    #[error("certificate of {role}: {source}")]
+    Sign {
+        /// For whom.
+        role: &'static str,
+        /// What is wrong.
+        source: rcgen::Error,
+    },
+}
+
+/// Files of one identity.
+#[derive(Clone, Debug)]
+pub struct IdentityFiles {
+    /// The authority's certificate.
+    pub ca: PathBuf,
+    /// The identity's certificate.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// The files of a role's identity under a directory.
+pub fn files(directory: &Path, role: &str) -> IdentityFiles {
+    IdentityFiles {
+        ca: directory.join(AUTHORITY),
+        certificate: directory.join(format!("{role}.pem")),
+        key: directory.join(format!("{role}.key")),
+    }
+}
+
+/// Makes an authority and an identity for each role, in files of a directory that only their owner can read.
+///
+/// # Errors
+/// See [`CertificateError`].
+pub fn make(directory: &Path) -> Result<(), CertificateError> {
+    let fault = |path: &Path| {
+        let path = path.to_owned();
+        move |source| CertificateError::Write { path, source }
+    };
+    fs::create_dir_all(directory).map_err(fault(directory))?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(fault(directory))?;
+    let (authority, issuer) =
+        authority().map_err(|source| CertificateError::Sign { role: "authority", source })?;
+    for role in ROLES {
+        let sign = |source| CertificateError::Sign { role, source };
+        let key = KeyPair::generate().map_err(sign)?;
+        let mut params = CertificateParams::new(vec![format!("{role}.evenkeel")]).map_err(sign)?;
+        params.distinguished_name.push(DnType::CommonName, format!("evenkeel {role}"));
+        let certificate = params.signed_by(&key, &issuer).map_err(sign)?;
+        let paths = files(directory, role);
+        write(&paths.certificate, &certificate.pem(), 0o644)?;
+        write(&paths.key, &key.serialize_pem(), 0o600)?;
+    }
+    write(&directory.join(AUTHORITY), &authority, 0o644)
+}
+
+fn authority() -> Result<(String, Issuer<'static, KeyPair>), rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.distinguished_name.push(DnType::CommonName, "evenkeel throw-away authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let pem = params.self_signed(&key)?.pem();
+    Ok((pem, Issuer::new(params, key)))
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertificateError> {
+    let fault = |source| CertificateError::Write { path: path.to_owned(), source };
+    fs::write(path, text).map_err(fault)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(fault)
+}

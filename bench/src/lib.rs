@@ -1,0 +1,35 @@
+//! The benchmark library, run as `evenkeel bench …`, and the cluster on one machine that it measures.
+//!
+//! [`local`] is also what `evenkeel dev` runs: it is here because this is the lowest layer that sees
+//! both nodes and routers.
+//!
+//! A bench drives the public surface only: the native client, HTTP, and, for the floors beneath them,
+//! a core's disk and endpoint. It knows nothing of how they work inside.
+
+mod arguments;
+mod certificates;
+mod echo;
+mod error;
+mod floor;
+mod http;
+mod items;
+mod load;
+pub mod local;
+mod machine;
+mod native;
+mod quick;
+mod report;
+mod tally;
+
+pub use arguments::{BenchArguments, BenchCommand, QuickArguments};
+pub use error::BenchError;
+
+/// Runs the bench that was asked for; prints what it measured on standard output.
+///
+/// # Errors
+/// See [`BenchError`].
+pub fn run(arguments: BenchArguments) -> Result<(), BenchError> {
+    match arguments.command {
+        BenchCommand::Quick(arguments) => quick::run(&arguments),
+    }
+}

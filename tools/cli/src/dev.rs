@@ -1,0 +1,109 @@
+//! `evenkeel dev`: a real cluster on this machine, in one process.
+//!
+//! The first line on standard output is `ready: http://ADDRESS`, printed when requests are answered;
+//! what follows is for a person. SIGINT or SIGTERM stop it in order. Durability is that of production.
+
+use crate::signals::{StopSignals, waiting_runtime};
+use crate::{demo, telemetry};
+use clap::Args;
+use evenkeel_bench::local::{LocalCluster, LocalConfig, LocalError};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const DATA_DEFAULT: &str = "evenkeel-data";
+const PORT_DEFAULT: u16 = 8000;
+
+/// Arguments of `evenkeel dev`.
+#[derive(Args)]
+pub struct DevArguments {
+    /// Directory of the cluster's data, made if it does not exist [default: ./evenkeel-data].
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Port of the DynamoDB API on 127.0.0.1; 0 for any free one [default: 8000].
+    #[arg(long)]
+    port: Option<u16>,
+    /// Port of the admin endpoint on 127.0.0.1, with /metrics, /livez and /readyz; 0 for any free one.
+    #[arg(long, default_value_t = 0)]
+    admin_port: u16,
+    /// Number of storage nodes, each in a zone of its own; fixed when the directory is made [default: 3].
+    #[arg(long)]
+    nodes: Option<u16>,
+    /// Cores of each node; fixed when the directory is made [default: 1].
+    #[arg(long)]
+    cores_per_node: Option<u16>,
+    /// Show the whole path on a temporary cluster, then exit.
+    #[arg(long, conflicts_with_all = ["data", "port"])]
+    demo: bool,
+}
+
+/// Why `dev` ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// The cluster did not start, or a node stopped by itself.
+    #[error(transparent)]
+    Cluster(#[from] LocalError),
+    /// The demonstration failed.
+    #[error("demonstration: {0}")]
+    Demo(#[from] demo::DemoError),
+    /// Signals or threads could not be had.
+    #[error("the process could not be set up: {0}")]
+    Process(#[from] std::io::Error),
+}
+
+impl DevArguments {
+    /// The cluster that is asked for, with its data in this directory.
+    pub fn cluster(&self, data: PathBuf, port: u16, metrics: telemetry::Renderer) -> LocalConfig {
+        LocalConfig {
+            data,
+            nodes: self.nodes,
+            cores_per_node: self.cores_per_node,
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            admin: SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port)),
+            metrics,
+        }
+    }
+}
+
+/// Runs the cluster until it is told to stop.
+///
+/// # Errors
+/// See [`DevError`].
+pub fn run(arguments: &DevArguments) -> Result<(), DevError> {
+    let metrics = telemetry::collect_metrics();
+    if arguments.demo {
+        return Ok(demo::run(arguments, &metrics)?);
+    }
+    let data = arguments.data.clone().unwrap_or_else(|| DATA_DEFAULT.into());
+    let runtime = waiting_runtime()?;
+    runtime.block_on(async {
+        let mut signals = StopSignals::catch()?;
+        let began = Instant::now();
+        let config = arguments.cluster(data.clone(), arguments.port.unwrap_or(PORT_DEFAULT), metrics);
+        let mut cluster = LocalCluster::start(config)?;
+        announce(&cluster, &data, began.elapsed());
+        tokio::select! {
+            () = signals.received() => eprintln!("stopping"),
+            () = cluster.node_ended() => eprintln!("a node has stopped by itself; stopping the others"),
+        }
+        Ok(cluster.stop()?)
+    })
+}
+
+fn announce(cluster: &LocalCluster, data: &std::path::Path, took: Duration) {
+    let endpoint = format!("http://{}", cluster.endpoint());
+    println!("ready: {endpoint}");
+    println!("{} storage nodes and a router, ready after {} ms", cluster.node_count(), took.as_millis());
+    println!("data:        {}", data.display());
+    println!("admin:       http://{}/metrics", cluster.admin());
+    println!("credentials: any; requests are not authenticated yet, so the API listens on 127.0.0.1 only");
+    println!();
+    println!("  export AWS_ENDPOINT_URL_DYNAMODB={endpoint}");
+    println!(
+        "  export AWS_ACCESS_KEY_ID=evenkeel AWS_SECRET_ACCESS_KEY=evenkeel AWS_DEFAULT_REGION=us-east-1"
+    );
+    println!("  aws dynamodb list-tables");
+    println!();
+    println!("  curl -s {endpoint} -H 'X-Amz-Target: DynamoDB_20120810.ListTables' -d '{{}}'");
+    println!();
+}
