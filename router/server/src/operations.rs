@@ -215,10 +215,12 @@ async fn write_one(client: &Client, table: &TableRow, write: &EncodedWrite, want
     Ok(write.item.as_deref().map_or(0, size).max(old.as_deref().map_or(0, size)))
 }
 
+/// A future, and its result once it has one.
+type Running<F> = (Pin<Box<F>>, Option<<F as Future>::Output>);
+
 /// Runs futures side by side and yields their results in order.
 async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut running: Vec<(Pin<Box<F>>, Option<F::Output>)> =
-        futures.map(|future| (Box::pin(future), None)).collect();
+    let mut running: Vec<Running<F>> = futures.map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {
         let mut pending = false;
         for (future, result) in running.iter_mut().filter(|(_, result)| result.is_none()) {

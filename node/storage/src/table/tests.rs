@@ -1,3 +1,5 @@
+//! The table against an ordered map, with pins and folding in between.
+
 use super::*;
 use proptest::prelude::*;
 
