@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_named_with_what_to_do() {
-        let error = load(Path::new("/nowhere/client.toml")).err().expect("no such file").to_string();
+        let error = load(Path::new("/nowhere/client.toml")).expect_err("no such file").to_string();
         assert!(error.contains("/nowhere/client.toml") && error.contains("evenkeel dev"), "{error}");
     }
 }
