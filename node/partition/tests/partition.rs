@@ -1,5 +1,7 @@
 //! A shard of partitions over the engine and a disk in memory whose writes complete when the test says.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test that calls them")]
+
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{
     AttributeValue, Attributes, ClusterId, Generation, ItemView, NodeId, PartitionId, ShardId, Slot, TableId,
