@@ -4,12 +4,12 @@
 //! connection's state outlives a method of this module, so handlers may call any of them.
 
 use crate::{
-    cutter::Cutter,
     shared::{Work, count},
     tls::Roles,
     transport::CloseCode,
 };
 use bytes::Bytes;
+use evenkeel_wire::Cutter;
 use quinn_proto::{ConnectionHandle, Dir, StreamId};
 use std::{
     cell::{Cell, RefCell},

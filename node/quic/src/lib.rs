@@ -13,7 +13,6 @@
 //! It knows nothing of what frames mean.
 
 mod connection;
-mod cutter;
 mod echo;
 mod endpoint;
 pub mod limits;
@@ -28,6 +27,7 @@ pub use echo::EchoHandler;
 pub use endpoint::{BindError, ConnectError, Endpoint, EndpointConfig, Handler};
 pub use evenkeel_wire::frame::{Frame, FrameHeader};
 pub use limits::EndpointLimits;
+pub use reset_key::reset_key;
 pub use shared::EndpointStatistics;
 pub use tls::{ALPN, Role, Roles, SERVER_NAME, TlsError, client_tls, server_tls};
 pub use transport::CloseCode;

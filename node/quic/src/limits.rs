@@ -1,7 +1,5 @@
 //! Every limit of an endpoint, with its unit, and the relations between them.
 
-use evenkeel_wire::frame::{BODY_BYTES_MAX, HEADER_BYTES};
-
 /// Connections of one endpoint, incoming and outgoing.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Lanes that a peer may open on one connection.
@@ -20,8 +18,6 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 pub const CONNECTION_UNACKNOWLEDGED_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// First congestion window: what is sent to a fresh peer before it has answered anything.
 pub const INITIAL_WINDOW_BYTES: u64 = 128 * 1024;
-/// Memory reserved for a frame that arrives in pieces, before the pieces have arrived.
-pub const FRAME_RESERVED_BYTES_MAX: usize = 256 * 1024;
 
 /// Silence after which a connection is given up.
 pub const IDLE_TIMEOUT_MS: u32 = 30_000;
@@ -44,7 +40,6 @@ pub const ROUNDS_PER_TURN: usize = 4;
 const _: () = assert!(CONNECTION_WINDOW_BYTES >= LANE_WINDOW_BYTES);
 // A lane stops being read long before its outgoing frames could fill a connection's memory.
 const _: () = assert!(LANE_OUTGOING_BYTES_MAX as u64 <= CONNECTION_UNACKNOWLEDGED_BYTES_MAX);
-const _: () = assert!(FRAME_RESERVED_BYTES_MAX <= BODY_BYTES_MAX + HEADER_BYTES);
 // Several keep-alives may be lost before a living peer is given up.
 const _: () = assert!(KEEP_ALIVE_MS * 3 < IDLE_TIMEOUT_MS);
 // RFC 9000, section 18.2: every endpoint takes datagrams of 1200 bytes.

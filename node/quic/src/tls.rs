@@ -174,7 +174,7 @@ fn certificates(what: &'static str, bytes: &[u8]) -> Result<Vec<CertificateDer<'
     if found.is_empty() { Err(TlsError::Empty { what }) } else { Ok(found) }
 }
 
-fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
+pub(crate) fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, TlsError> {
     let what = "private key";
     if is_pem(bytes) {
         return PrivateKeyDer::from_pem_slice(bytes).map_err(|source| TlsError::Pem { what, source });

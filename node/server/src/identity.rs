@@ -1,7 +1,7 @@
 //! The node's certificates, read once at start.
 
 use crate::config::TlsSection;
-use evenkeel_quic::{TlsError, client_tls, server_tls};
+use evenkeel_quic::{TlsError, client_tls, reset_key, server_tls};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +30,8 @@ pub struct Identity {
     pub server: Arc<rustls::ServerConfig>,
     /// For connections that this node opens.
     pub client: Arc<rustls::ClientConfig>,
+    /// By which those connected before a restart learn of it at once.
+    pub reset_key: [u8; 32],
 }
 
 impl Identity {
@@ -44,6 +46,7 @@ impl Identity {
         Ok(Identity {
             server: server_tls(&ca, &certificate, &key)?,
             client: client_tls(&ca, &certificate, &key)?,
+            reset_key: reset_key(&key)?,
         })
     }
 }

@@ -212,7 +212,7 @@ fn bind(core: &Core, plan: &ShardPlan) -> Result<Endpoint, ShardError> {
         addr: SocketAddr::new(own.host, own.port + plan.shard.0),
         server_tls: Some(plan.identity.server.clone()),
         client_tls: plan.identity.client.clone(),
-        reset_key: None,
+        reset_key: Some(plan.identity.reset_key),
         spin: Duration::ZERO,
         limits: EndpointLimits::default(),
     };

@@ -25,7 +25,11 @@ fn a_wrong_call_exits_2_and_a_failure_exits_1_both_with_the_reason_on_standard_e
         (&["nonsense"], 2, "nonsense"),
         (&["dev", "--port", "many"], 2, "many"),
         (&["import", "--table", "orders"], 2, "FILE"),
-        (&["import", "--table", "orders", "--cluster", "/nowhere/client.toml", "-"], 1, "/nowhere/client.toml"),
+        (
+            &["import", "--table", "orders", "--cluster", "/nowhere/client.toml", "-"],
+            1,
+            "/nowhere/client.toml",
+        ),
         (&["node", "--config", "/nowhere/node.toml"], 1, "/nowhere/node.toml"),
     ];
     for (arguments, code, reason) in cases {
