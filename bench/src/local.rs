@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! DIR/local.toml                 what the directory was made with
+//! DIR/lock                       locked by the process that runs the cluster
 //! DIR/certs/                     an authority's certificate and one identity a role
 //! DIR/node-1/node.toml, data/    one directory a node
 //! DIR/router.toml                the router's configuration
@@ -27,6 +28,10 @@ use std::path::{Path, PathBuf};
 use std::task::Poll;
 
 const MADE_FILE: &str = "local.toml";
+/// What writing it leaves behind when it is interrupted.
+const MADE_TEMPORARY_FILE: &str = "local.tmp";
+/// Locked for as long as the cluster runs.
+const LOCK_FILE: &str = "lock";
 const CLIENT_FILE: &str = "client.toml";
 const ROUTER_FILE: &str = "router.toml";
 const CERTIFICATES: &str = "certs";
@@ -85,6 +90,12 @@ pub enum LocalError {
     /// The directory is not empty and was not made by this program.
     #[error("{} is not empty and holds no local.toml; choose another directory", data.display())]
     Foreign {
+        /// The directory.
+        data: PathBuf,
+    },
+    /// Another process runs the cluster of this directory.
+    #[error("{} is in use by another process; stop it, or choose another directory", data.display())]
+    InUse {
         /// The directory.
         data: PathBuf,
     },
@@ -147,6 +158,8 @@ pub struct LocalCluster {
     data: PathBuf,
     nodes: Vec<NodeHandle>,
     router: RouterHandle,
+    /// Given up with the process, whichever way it ends.
+    _lock: fs::File,
 }
 
 impl LocalCluster {
@@ -155,10 +168,13 @@ impl LocalCluster {
     /// # Errors
     /// See [`LocalError`]; what had been started is stopped again.
     pub fn start(config: LocalConfig) -> Result<LocalCluster, LocalError> {
+        check_flags(&config)?;
+        refuse_foreign(&config.data)?;
+        let lock = lock(&config.data)?;
         let made = prepare(&config)?;
         let (entries, nodes) = start_nodes_on_free_ports(&config.data, &made)?;
         match start_router(&config, &made, &entries) {
-            Ok(router) => Ok(LocalCluster { data: config.data, nodes, router }),
+            Ok(router) => Ok(LocalCluster { data: config.data, nodes, router, _lock: lock }),
             Err(error) => {
                 nodes.into_iter().try_for_each(NodeHandle::stop)?;
                 Err(error)
@@ -207,8 +223,7 @@ impl LocalCluster {
     }
 }
 
-/// Makes the directory, or reads what it was made with and compares.
-fn prepare(config: &LocalConfig) -> Result<Made, LocalError> {
+fn check_flags(config: &LocalConfig) -> Result<(), LocalError> {
     let flags = [
         ("--nodes", config.nodes, NODES_MAX),
         ("--cores-per-node", config.cores_per_node, CORES_PER_NODE_MAX),
@@ -218,6 +233,38 @@ fn prepare(config: &LocalConfig) -> Result<Made, LocalError> {
             return Err(LocalError::Flag { flag, value, max });
         }
     }
+    Ok(())
+}
+
+/// Makes the directory; nothing is written to one that holds what is not ours.
+fn refuse_foreign(data: &Path) -> Result<(), LocalError> {
+    fs::create_dir_all(data).map_err(file_error(data))?;
+    if data.join(MADE_FILE).exists() {
+        return Ok(());
+    }
+    // What a crash leaves before the file that says what the directory was made with.
+    let ours = [LOCK_FILE, CERTIFICATES, MADE_TEMPORARY_FILE];
+    let mut entries = fs::read_dir(data).map_err(file_error(data))?;
+    if entries.any(|entry| entry.is_ok_and(|entry| !ours.iter().any(|ours| entry.file_name() == *ours))) {
+        return Err(LocalError::Foreign { data: data.to_owned() });
+    }
+    Ok(())
+}
+
+/// Makes sure that no other process runs the cluster of this directory, before anything in it is
+/// touched.
+fn lock(data: &Path) -> Result<fs::File, LocalError> {
+    let path = data.join(LOCK_FILE);
+    let file = fs::File::create(&path).map_err(file_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(LocalError::InUse { data: data.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(LocalError::File { path, source }),
+    }
+}
+
+/// Makes the directory, or reads what it was made with and compares.
+fn prepare(config: &LocalConfig) -> Result<Made, LocalError> {
     let file = config.data.join(MADE_FILE);
     if !file.exists() {
         return make(config, &file);
@@ -235,14 +282,7 @@ fn prepare(config: &LocalConfig) -> Result<Made, LocalError> {
 }
 
 fn make(config: &LocalConfig, file: &Path) -> Result<Made, LocalError> {
-    let data = &config.data;
-    fs::create_dir_all(data).map_err(file_error(data))?;
-    let mut entries = fs::read_dir(data).map_err(file_error(data))?;
-    // Certificates alone are what a crash in the middle of this function leaves.
-    if entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != CERTIFICATES)) {
-        return Err(LocalError::Foreign { data: data.clone() });
-    }
-    certificates::make(&data.join(CERTIFICATES))?;
+    certificates::make(&config.data.join(CERTIFICATES))?;
     let random: [u64; 2] = [random_u64(), random_u64()];
     let made = Made {
         cluster: format!("{:016x}{:016x}", random[0], random[1]),

@@ -373,7 +373,10 @@ async fn a_second_process_on_the_same_data_is_refused_and_the_first_goes_on() {
     let dev = Dev::start(directory.path());
     let http = &mut dev.http().await;
     http.create_table("guarded", &KEYS).await;
+    let files = ["client.toml", "router.toml", "node-1/node.toml"].map(|name| directory.path().join(name));
+    let before = files.each_ref().map(|file| std::fs::read(file).unwrap());
     let Err(exit) = Dev::try_start(directory.path(), &[]) else { panic!("two processes on one directory") };
+    assert_eq!(before, files.each_ref().map(|file| std::fs::read(file).unwrap()), "files of the first");
     assert!(exit.status.code().is_some_and(|code| code != 0 && code != 101), "{exit:?}");
     assert!(
         exit.said.contains(&directory.path().display().to_string()),
