@@ -27,7 +27,6 @@ fn build() -> PathBuf {
         None => panic!("no profile in {}", test.display()),
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // All members are named so that dependencies keep the features that they were built with.
     let mut command = Command::new(cargo);
     // Cargo describes this package to its tests; build scripts that see it would all run again.
     for (name, _) in std::env::vars_os() {
@@ -37,8 +36,10 @@ fn build() -> PathBuf {
         }
     }
     let output = command
-        .args(["build", "--workspace", "--bin", "evenkeel", "--message-format", "json-render-diagnostics"])
-        .args(["--profile", profile, "--target-dir"])
+        // The tests of the binary's own package bring it along. All members are named, as in `cargo test
+        // --workspace`, so that every dependency keeps the features that it was built with.
+        .args(["test", "--no-run", "--workspace", "--test", "command_line"])
+        .args(["--message-format", "json-render-diagnostics", "--profile", profile, "--target-dir"])
         .arg(target_directory)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."))
         .stderr(Stdio::inherit())
@@ -49,7 +50,9 @@ fn build() -> PathBuf {
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .find_map(|message| {
-            let ours = message["target"]["name"] == "evenkeel" && message["executable"].is_string();
+            let ours = message["target"]["kind"] == serde_json::json!(["bin"])
+                && message["target"]["name"] == "evenkeel"
+                && message["executable"].is_string();
             ours.then(|| PathBuf::from(message["executable"].as_str().unwrap_or_default()))
         })
         .expect("cargo names the executable that it built")
