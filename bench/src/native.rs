@@ -52,12 +52,7 @@ pub fn config(file: &Path) -> Result<ClientConfig, BenchError> {
 pub fn prepare(config: &ClientConfig, versions: &Arc<Versions>) -> Result<(), BenchError> {
     load::runtime(PHASE)?.block_on(async {
         let client = connect(config).await?;
-        let table = CreateTable {
-            name: items::TABLE.to_owned(),
-            schema: items::schema(),
-            throughput: None,
-            deletion_protection: false,
-        };
+        let table = CreateTable::new(items::TABLE, items::schema());
         client.create_table(table).await.map_err(BenchError::in_phase(PHASE))?;
         wait_until_active(&client).await?;
         client.close().await;

@@ -14,7 +14,8 @@
 use crate::ids::{Generation, NodeId, PartitionId, ShardId, TableId};
 use crate::key::{KeyAttribute, KeySchema, KeyType, KeyValue, collection_prefix, encode_key};
 use crate::number::Number;
-use crate::value::{AttributeValue, Attributes};
+use crate::value::{Attribute, AttributeValue, Attributes, sorted_by_name};
+use std::collections::BTreeMap;
 
 const TABLE: &str = "table";
 const PARTITION: &str = "partition";
@@ -115,8 +116,12 @@ pub struct TableRow {
     pub created_ms: u64,
     /// Provisioned throughput, or nothing for on demand.
     pub throughput: Option<Throughput>,
+    /// When the table was last turned to on demand, in milliseconds since the Unix epoch.
+    pub on_demand_since_ms: Option<u64>,
     /// Whether DeleteTable is refused.
     pub deletion_protection: bool,
+    /// What its owner calls it by: values by key.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// A partition: a contiguous range of encoded keys of one table, and where its copy is.
@@ -193,6 +198,19 @@ impl Reader<'_> {
         Ok(KeyAttribute { name: self.text(name)?, key_type: parsed })
     }
 
+    /// Texts by name; none if the attribute is absent.
+    fn texts(&self, attribute: &'static str) -> Result<BTreeMap<String, String>, RowError> {
+        let entry = |entry: &Attribute| match &entry.value {
+            AttributeValue::S(text) => Ok((entry.name.clone(), text.clone())),
+            _ => Err(RowError { attribute }),
+        };
+        match self.0.get(attribute) {
+            None => Ok(BTreeMap::new()),
+            Some(AttributeValue::M(entries)) => entries.iter().map(entry).collect(),
+            Some(_) => Err(RowError { attribute }),
+        }
+    }
+
     fn has(&self, attribute: &str) -> bool {
         self.0.get(attribute).is_some()
     }
@@ -219,6 +237,15 @@ impl TableRow {
             pairs.push(("read_units", integer(throughput.read_units)));
             pairs.push(("write_units", integer(throughput.write_units)));
         }
+        if let Some(since) = self.on_demand_since_ms {
+            pairs.push(("on_demand_since_ms", integer(since)));
+        }
+        if !self.tags.is_empty() {
+            let tag =
+                |(name, value): (&String, &String)| Attribute { name: name.clone(), value: text(value) };
+            let tags = sorted_by_name(self.tags.iter().map(tag).collect());
+            pairs.push(("tags", AttributeValue::M(tags)));
+        }
         pairs.into_iter().collect()
     }
 
@@ -242,7 +269,12 @@ impl TableRow {
             status: TableStatus::from_name(&row.text("status")?).ok_or(RowError { attribute: "status" })?,
             created_ms: row.integer("created_ms")?,
             throughput: row.has("read_units").then(throughput).transpose()?,
+            on_demand_since_ms: row
+                .has("on_demand_since_ms")
+                .then(|| row.integer("on_demand_since_ms"))
+                .transpose()?,
             deletion_protection: row.flag("deletion_protection")?,
+            tags: row.texts("tags")?,
         })
     }
 }
@@ -332,13 +364,21 @@ mod tests {
             status: TableStatus::Creating,
             created_ms: 1_700_000_000_123,
             throughput: Some(Throughput { read_units: 5, write_units: 6 }),
+            on_demand_since_ms: None,
             deletion_protection: true,
+            tags: BTreeMap::new(),
         }
     }
 
     #[test]
     fn rows_come_back_from_their_items() {
-        let on_demand = TableRow { throughput: None, ..table() };
+        let tags = [("team", "sea"), ("cost", "")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let on_demand = TableRow {
+            throughput: None,
+            on_demand_since_ms: Some(5),
+            tags: tags.into_iter().collect(),
+            ..table()
+        };
         for row in [table(), on_demand] {
             assert_eq!(TableRow::from_attributes(&row.to_attributes()), Ok(row));
         }

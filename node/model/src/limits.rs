@@ -19,6 +19,12 @@ pub const KEY_ATTRIBUTE_NAME_BYTES_MAX: usize = 255;
 pub const TABLE_NAME_BYTES_MIN: usize = 3;
 /// See [`TABLE_NAME_BYTES_MIN`].
 pub const TABLE_NAME_BYTES_MAX: usize = 255;
+/// Tags of one table.
+pub const TAGS_MAX: usize = 50;
+/// Characters of a tag's key, at most.
+pub const TAG_KEY_CHARACTERS_MAX: usize = 128;
+/// Characters of a tag's value, at most.
+pub const TAG_VALUE_CHARACTERS_MAX: usize = 256;
 /// Most data that one page of Query or Scan reads, before any filter.
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Most writes in one BatchWriteItem.

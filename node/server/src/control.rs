@@ -1,4 +1,4 @@
-//! The control plane: creates and deletes tables, beside the shard that holds partition 0.
+//! The control plane: creates, changes and deletes tables, beside the shard that holds partition 0.
 //!
 //! The catalogue is the plan, and the shards follow it. Creating a table writes its partitions' rows,
 //! then its own row as CREATING; that row is the point of no return. A task then tells the shards and
@@ -16,19 +16,24 @@ use crate::service::CoreShard;
 use crate::tables::Catalogue;
 use evenkeel_driver::{Core, GlommioRuntime};
 use evenkeel_model::catalogue::{PartitionRow, SequenceRow, TableRow, TableStatus, Throughput};
-use evenkeel_model::limits::{KEY_ATTRIBUTE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MIN};
+use evenkeel_model::limits::{
+    KEY_ATTRIBUTE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MIN, TAG_KEY_CHARACTERS_MAX,
+    TAG_VALUE_CHARACTERS_MAX, TAGS_MAX,
+};
 use evenkeel_model::{
     Generation, KeyAttribute, KeySchema, KeyType, NodeId, PartitionId, ShardId, TableId, encode_item, key,
 };
 use evenkeel_partition::{CreateError, ReadError, WriteError};
 use evenkeel_storage::Runtime;
 use evenkeel_wire::Kind;
-use evenkeel_wire::message::{ArchivedCreateTable, CreatePartition, DropPartition};
+use evenkeel_wire::message::{
+    ArchivedBilling, ArchivedCreateTable, ArchivedUpdateTable, CreatePartition, DropPartition,
+};
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
-/// Why a table was not created or deleted.
+/// Why a table was not created, changed or deleted.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ControlError {
     /// The request is malformed.
@@ -137,6 +142,10 @@ impl Control {
     pub async fn create_table(self: &Rc<Self>, asked: &ArchivedCreateTable) -> Result<Vec<u8>, ControlError> {
         let schema = read_schema(asked)?;
         let name = table_name(&asked.name)?;
+        let throughput = throughput(&asked.billing);
+        let tags: BTreeMap<String, String> = asked.tags().collect();
+        check_tags(&tags)?;
+        let now_ms = self.runtime.wall_ns() / 1_000_000;
         let _turn = self.turn.lock().await;
         match self.catalogue.table(&name).await? {
             None => {}
@@ -150,12 +159,11 @@ impl Control {
             name,
             schema,
             status: TableStatus::Creating,
-            created_ms: self.runtime.wall_ns() / 1_000_000,
-            throughput: asked
-                .throughput
-                .as_ref()
-                .map(|units| Throughput { read_units: units.0.into(), write_units: units.1.into() }),
+            created_ms: now_ms,
+            throughput,
+            on_demand_since_ms: throughput.is_none().then_some(now_ms),
             deletion_protection: asked.deletion_protection,
+            tags,
         };
         let partitions = self.place(table.id, first + 1, count);
         for partition in &partitions {
@@ -166,6 +174,40 @@ impl Control {
         Ok(stored)
     }
 
+    /// Changes what a table is like; yields its row as a stored item.
+    ///
+    /// # Errors
+    /// See [`ControlError`].
+    pub async fn update_table(&self, asked: &ArchivedUpdateTable) -> Result<Vec<u8>, ControlError> {
+        let name = table_name(&asked.name)?;
+        let _turn = self.turn.lock().await;
+        let mut table = self.active_table(name).await?;
+        if let Some(billing) = asked.billing.as_ref() {
+            let before = std::mem::replace(&mut table.throughput, throughput(billing));
+            if before.is_some() && table.throughput.is_none() {
+                table.on_demand_since_ms = Some(self.runtime.wall_ns() / 1_000_000);
+            }
+        }
+        if let Some(protection) = asked.deletion_protection.as_ref() {
+            table.deletion_protection = *protection;
+        }
+        for key in asked.tags_removed.iter() {
+            table.tags.remove(key.as_str());
+        }
+        table.tags.extend(asked.tags_set());
+        check_tags(&table.tags)?;
+        self.catalogue.put_table(&table).await
+    }
+
+    /// The row of a table that is open to requests and changes.
+    async fn active_table(&self, name: String) -> Result<TableRow, ControlError> {
+        match self.catalogue.table(&name).await? {
+            None => Err(ControlError::NotFound(name)),
+            Some(table) if table.status == TableStatus::Active => Ok(table),
+            Some(table) => Err(ControlError::InUse { name, status: table.status }),
+        }
+    }
+
     /// Begins to delete a table; yields its row, DELETING, as a stored item.
     ///
     /// # Errors
@@ -173,13 +215,9 @@ impl Control {
     pub async fn delete_table(self: &Rc<Self>, name: &str) -> Result<Vec<u8>, ControlError> {
         let name = table_name(name)?;
         let _turn = self.turn.lock().await;
-        let mut table = match self.catalogue.table(&name).await? {
-            None => return Err(ControlError::NotFound(name)),
-            Some(table) if table.status == TableStatus::Active => table,
-            Some(table) => return Err(ControlError::InUse { name, status: table.status }),
-        };
+        let mut table = self.active_table(name).await?;
         if table.deletion_protection {
-            return Err(ControlError::Protected(name));
+            return Err(ControlError::Protected(table.name));
         }
         table.status = TableStatus::Deleting;
         let mut partitions = self.catalogue.partitions().await?;
@@ -303,6 +341,31 @@ fn placement_order(config: &NodeConfig) -> Vec<(NodeId, ShardId)> {
         config.cluster.nodes.iter().filter(has).map(move |node| (NodeId(node.id), ShardId(rank)))
     };
     (0..most).flat_map(of_rank).collect()
+}
+
+fn throughput(billing: &ArchivedBilling) -> Option<Throughput> {
+    match billing {
+        ArchivedBilling::OnDemand => None,
+        ArchivedBilling::Provisioned(read_units, write_units) => {
+            Some(Throughput { read_units: (*read_units).into(), write_units: (*write_units).into() })
+        }
+    }
+}
+
+fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ControlError> {
+    if tags.len() > TAGS_MAX {
+        return Err(ControlError::Invalid(format!("a table has at most {TAGS_MAX} tags")));
+    }
+    let allowed = |(key, value): (&String, &String)| {
+        (1..=TAG_KEY_CHARACTERS_MAX).contains(&key.chars().count())
+            && value.chars().count() <= TAG_VALUE_CHARACTERS_MAX
+    };
+    if tags.iter().all(allowed) {
+        return Ok(());
+    }
+    Err(ControlError::Invalid(format!(
+        "the key of a tag has 1 to {TAG_KEY_CHARACTERS_MAX} characters, its value at most {TAG_VALUE_CHARACTERS_MAX}"
+    )))
 }
 
 fn table_name(name: &str) -> Result<String, ControlError> {

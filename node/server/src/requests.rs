@@ -4,7 +4,7 @@ use evenkeel_wire::Kind;
 use std::cell::Cell;
 
 /// The kinds of request that are counted apart.
-pub const COUNTED: [Kind; 11] = [
+pub const COUNTED: [Kind; 12] = [
     Kind::Hello,
     Kind::Get,
     Kind::Put,
@@ -13,6 +13,7 @@ pub const COUNTED: [Kind; 11] = [
     Kind::Watch,
     Kind::PartitionStatistics,
     Kind::CreateTable,
+    Kind::UpdateTable,
     Kind::DeleteTable,
     Kind::CreatePartition,
     Kind::DropPartition,

@@ -18,7 +18,8 @@ use evenkeel_quic::{Connection, ConnectionId, Handler, Lane, Role, Roles};
 use evenkeel_storage::{PartitionError, Refused, Runtime};
 use evenkeel_wire::message::{
     Changed, CreatePartition, CreateTable, Delete, DeleteTable, Done, DropPartition, Found, Get, Hello,
-    NodeAddress, Page, PartitionCounts, PartitionStatistics, Put, Range, Row, Table, Watch, Welcome, Written,
+    NodeAddress, Page, PartitionCounts, PartitionStatistics, Put, Range, Row, Table, UpdateTable, Watch,
+    Welcome, Written,
 };
 use evenkeel_wire::{
     DecodeError, Frame, FrameHeader, Kind, Message, PROTOCOL_VERSION, Refusal, RefusalCode, decode, encode,
@@ -153,6 +154,7 @@ impl Service {
             Some(Kind::Watch) => self.watch(&frame).await,
             Some(Kind::PartitionStatistics) => self.partition_statistics(&frame),
             Some(Kind::CreateTable) => self.create_table(&frame).await,
+            Some(Kind::UpdateTable) => self.update_table(&frame).await,
             Some(Kind::DeleteTable) => self.delete_table(&frame).await,
             Some(Kind::CreatePartition) => self.create_partition(caller, &frame).await,
             Some(Kind::DropPartition) => self.drop_partition(caller, &frame).await,
@@ -261,6 +263,12 @@ impl Service {
     async fn create_table(&self, frame: &Frame) -> Result<Bytes, Refusal> {
         let asked = decode::<CreateTable>(frame).map_err(malformed)?;
         let row = self.control()?.create_table(asked).await.map_err(control_refusal)?;
+        Ok(reply(&frame.header, &Table { row: &row }))
+    }
+
+    async fn update_table(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let asked = decode::<UpdateTable>(frame).map_err(malformed)?;
+        let row = self.control()?.update_table(asked).await.map_err(control_refusal)?;
         Ok(reply(&frame.header, &Table { row: &row }))
     }
 

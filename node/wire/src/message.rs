@@ -31,6 +31,8 @@ pub enum Kind {
     CreateTable = 0x0010,
     /// [`DeleteTable`].
     DeleteTable = 0x0011,
+    /// [`UpdateTable`].
+    UpdateTable = 0x0012,
     /// [`CreatePartition`].
     CreatePartition = 0x0020,
     /// [`DropPartition`].
@@ -47,7 +49,7 @@ pub enum Kind {
     Changed = 0x8006,
     /// [`PartitionCounts`].
     PartitionCounts = 0x8007,
-    /// [`Table`], to create and delete table.
+    /// [`Table`], to create, update and delete table.
     Table = 0x8010,
     /// [`Done`], to create and drop partition.
     Done = 0x8020,
@@ -56,7 +58,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 20] = [
+    const ALL: [Kind; 21] = [
         Kind::Hello,
         Kind::Get,
         Kind::Put,
@@ -66,6 +68,7 @@ impl Kind {
         Kind::PartitionStatistics,
         Kind::CreateTable,
         Kind::DeleteTable,
+        Kind::UpdateTable,
         Kind::CreatePartition,
         Kind::DropPartition,
         Kind::Welcome,
@@ -287,10 +290,36 @@ pub struct CreateTable {
     pub name: String,
     /// What identifies its items.
     pub schema: KeySchema,
-    /// Provisioned read and write capacity units a second, or nothing for on demand.
-    pub throughput: Option<(u64, u64)>,
+    /// How its use is paid for.
+    pub billing: Billing,
     /// Whether DeleteTable shall be refused.
     pub deletion_protection: bool,
+    /// Keys and values of its tags.
+    pub tags: Vec<(String, String)>,
+}
+
+/// How the use of a table is paid for.
+#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Billing {
+    /// By what was used.
+    OnDemand,
+    /// By what was set aside: read and write capacity units a second.
+    Provisioned(u64, u64),
+}
+
+/// Asks the control plane to change what a table is like; what is not named stays.
+#[derive(Archive, Serialize, Clone, Debug, Default)]
+pub struct UpdateTable {
+    /// The table's name.
+    pub name: String,
+    /// How its use is to be paid for.
+    pub billing: Option<Billing>,
+    /// Whether DeleteTable shall be refused.
+    pub deletion_protection: Option<bool>,
+    /// Tags to be set, by key and value.
+    pub tags_set: Vec<(String, String)>,
+    /// Keys of tags to be removed; those that are not there are ignored.
+    pub tags_removed: Vec<String>,
 }
 
 /// Asks the control plane to delete a table.
@@ -300,7 +329,21 @@ pub struct DeleteTable {
     pub name: String,
 }
 
-/// The answer to [`CreateTable`] and [`DeleteTable`].
+impl ArchivedCreateTable {
+    /// Keys and values of its tags.
+    pub fn tags(&self) -> impl Iterator<Item = (String, String)> {
+        self.tags.iter().map(|tag| (tag.0.as_str().to_owned(), tag.1.as_str().to_owned()))
+    }
+}
+
+impl ArchivedUpdateTable {
+    /// Tags to be set, by key and value.
+    pub fn tags_set(&self) -> impl Iterator<Item = (String, String)> {
+        self.tags_set.iter().map(|tag| (tag.0.as_str().to_owned(), tag.1.as_str().to_owned()))
+    }
+}
+
+/// The answer to [`CreateTable`], [`UpdateTable`] and [`DeleteTable`].
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Table<'a> {
     /// The table's row of the catalogue, as a stored item.
@@ -348,7 +391,8 @@ kinds!(
     Range<'_> => Range, Page<'_> => Page,
     Watch => Watch, Changed => Changed,
     PartitionStatistics => PartitionStatistics, PartitionCounts => PartitionCounts,
-    CreateTable => CreateTable, DeleteTable => DeleteTable, Table<'_> => Table,
+    CreateTable => CreateTable, UpdateTable => UpdateTable, DeleteTable => DeleteTable,
+    Table<'_> => Table,
     CreatePartition<'_> => CreatePartition, DropPartition => DropPartition, Done => Done,
 );
 

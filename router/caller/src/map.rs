@@ -285,7 +285,9 @@ mod tests {
             status: TableStatus::Active,
             created_ms: 0,
             throughput: None,
+            on_demand_since_ms: None,
             deletion_protection: false,
+            tags: Default::default(),
         }
     }
 

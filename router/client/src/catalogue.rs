@@ -94,6 +94,8 @@ pub(crate) fn catalogue_table() -> TableRow {
         status: TableStatus::Active,
         created_ms: 0,
         throughput: None,
+        on_demand_since_ms: None,
+        tags: Default::default(),
         deletion_protection: true,
     }
 }

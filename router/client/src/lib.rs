@@ -39,5 +39,5 @@ pub use error::{Error, SeedFailure};
 pub use evenkeel_caller::{BudgetPolicy, RetryPolicy};
 pub use page::{ItemPage, StoredItem};
 pub use statistics::ClientStatistics;
-pub use tables::CreateTable;
+pub use tables::{CreateTable, TableChange};
 pub use typed::{PageKey, Query, ResultPage, SortCondition};

@@ -11,7 +11,7 @@ use evenkeel_caller::{Effect, Place};
 use evenkeel_model::catalogue::{TableRow, Throughput, table_key, tables_prefix};
 use evenkeel_model::key::{decode_key, successor};
 use evenkeel_model::{Generation, ItemView, KeySchema, KeyValue, PartitionId};
-use evenkeel_wire::message::{self, PartitionCounts, PartitionStatistics};
+use evenkeel_wire::message::{self, Billing, PartitionCounts, PartitionStatistics};
 use evenkeel_wire::{DecodeError, Frame, decode, encode};
 
 /// A table to be made.
@@ -25,6 +25,36 @@ pub struct CreateTable {
     pub throughput: Option<Throughput>,
     /// Whether deleting it shall be refused.
     pub deletion_protection: bool,
+    /// Keys and values of its tags.
+    pub tags: Vec<(String, String)>,
+}
+
+impl CreateTable {
+    /// A table without tags, on demand and not protected.
+    pub fn new(name: impl Into<String>, schema: KeySchema) -> CreateTable {
+        let name = name.into();
+        CreateTable { name, schema, throughput: None, deletion_protection: false, tags: Vec::new() }
+    }
+}
+
+/// What is to change about a table; nothing of something leaves it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableChange {
+    /// Provisioned throughput, or on demand: `Some(None)`.
+    pub throughput: Option<Option<Throughput>>,
+    /// Whether deleting it shall be refused.
+    pub deletion_protection: Option<bool>,
+    /// Tags to be set, by key and value.
+    pub tags_set: Vec<(String, String)>,
+    /// Keys of tags to be removed; those that are not there are ignored.
+    pub tags_removed: Vec<String>,
+}
+
+fn billing(throughput: Option<Throughput>) -> Billing {
+    match throughput {
+        None => Billing::OnDemand,
+        Some(Throughput { read_units, write_units }) => Billing::Provisioned(read_units, write_units),
+    }
 }
 
 impl Client {
@@ -36,11 +66,27 @@ impl Client {
         let request = message::CreateTable {
             name: table.name,
             schema: table.schema,
-            throughput: table.throughput.map(|units| (units.read_units, units.write_units)),
+            billing: billing(table.throughput),
             deletion_protection: table.deletion_protection,
+            tags: table.tags,
         };
         let row = self.inner().call(&request, self.inner().deadline()).await?;
         table_row(&row)
+    }
+
+    /// Changes what a table is like; yields its row.
+    ///
+    /// # Errors
+    /// [`Error::TableNotFound`], [`Error::TableInUse`], [`Error::Invalid`], and the others of writes.
+    pub async fn update_table(&self, name: &str, change: TableChange) -> Result<TableRow, Error> {
+        let request = message::UpdateTable {
+            name: name.to_owned(),
+            billing: change.throughput.map(billing),
+            deletion_protection: change.deletion_protection,
+            tags_set: change.tags_set,
+            tags_removed: change.tags_removed,
+        };
+        self.change(name, &request).await
     }
 
     /// Deletes a table and what it holds. The row returned is that of a table being deleted.
@@ -48,8 +94,15 @@ impl Client {
     /// # Errors
     /// [`Error::TableNotFound`], [`Error::TableInUse`], [`Error::Protected`], and the others of writes.
     pub async fn delete_table(&self, name: &str) -> Result<TableRow, Error> {
-        let request = message::DeleteTable { name: name.to_owned() };
-        let result = self.inner().call(&request, self.inner().deadline()).await;
+        self.change(name, &message::DeleteTable { name: name.to_owned() }).await
+    }
+
+    /// Asks the control plane to change the table of this name.
+    async fn change<R>(&self, name: &str, request: &R) -> Result<TableRow, Error>
+    where
+        R: Request<Answer = Bytes>,
+    {
+        let result = self.inner().call(request, self.inner().deadline()).await;
         let row = result.map_err(|error| match error {
             Error::TableNotFound { .. } => Error::TableNotFound { table: name.to_owned() },
             other => other,
@@ -139,43 +192,30 @@ fn answered_row(frame: &Frame) -> Result<Bytes, DecodeError> {
     Ok(frame.body.slice_ref(&decode::<message::Table>(frame)?.row))
 }
 
-impl Request for message::CreateTable {
-    type Route = ();
-    type Answer = Bytes;
-    const EFFECT: Effect = Effect::Write;
-    const LANE: LaneChoice = LaneChoice::BySize;
+macro_rules! control_requests {
+    ($($message:ty),*) => {
+        $(impl Request for $message {
+            type Route = ();
+            type Answer = Bytes;
+            const EFFECT: Effect = Effect::Write;
+            const LANE: LaneChoice = LaneChoice::BySize;
 
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, ()), NoRoute> {
-        control_plane(view)
-    }
+            fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, ()), NoRoute> {
+                control_plane(view)
+            }
 
-    fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> Bytes {
-        encode(self, request_id, timeout_us)
-    }
+            fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> Bytes {
+                encode(self, request_id, timeout_us)
+            }
 
-    fn read(&self, (): &(), frame: &Frame) -> Result<Bytes, DecodeError> {
-        answered_row(frame)
-    }
+            fn read(&self, (): &(), frame: &Frame) -> Result<Bytes, DecodeError> {
+                answered_row(frame)
+            }
+        })*
+    };
 }
 
-impl Request for message::DeleteTable {
-    type Route = ();
-    type Answer = Bytes;
-    const EFFECT: Effect = Effect::Write;
-    const LANE: LaneChoice = LaneChoice::BySize;
-
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, ()), NoRoute> {
-        control_plane(view)
-    }
-
-    fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> Bytes {
-        encode(self, request_id, timeout_us)
-    }
-
-    fn read(&self, (): &(), frame: &Frame) -> Result<Bytes, DecodeError> {
-        answered_row(frame)
-    }
-}
+control_requests!(message::CreateTable, message::UpdateTable, message::DeleteTable);
 
 /// Asks the partition that owns a key for its counts.
 struct CountPartition<'a> {

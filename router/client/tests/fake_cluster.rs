@@ -532,12 +532,7 @@ async fn tables_are_listed_in_pages_and_described() {
 #[tokio::test]
 async fn tables_are_created_and_deleted_beside_the_catalogue() {
     let (cluster, client) = plain().await;
-    let request = CreateTable {
-        name: "new".to_owned(),
-        schema: table_row(1, "new", None).schema,
-        throughput: None,
-        deletion_protection: false,
-    };
+    let request = CreateTable::new("new", table_row(1, "new", None).schema);
     let made = client.create_table(request.clone()).await.unwrap();
     assert_eq!((made.name.as_str(), made.status), ("new", TableStatus::Creating));
     cluster.next(Kind::CreateTable, Action::Refuse(RefusalCode::TableExists));

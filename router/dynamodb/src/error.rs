@@ -9,12 +9,16 @@ pub enum ErrorKind {
     Validation,
     /// The table does not exist.
     ResourceNotFound,
+    /// The table does not exist, in the words of the operations on backups.
+    TableNotFound,
     /// The table is being created or deleted, or exists already.
     ResourceInUse,
     /// The body is not the JSON expected.
     Serialization,
     /// The operation is not known.
     UnknownOperation,
+    /// The caller may not do this.
+    AccessDenied,
     /// Our trouble; the outcome of a write may be unknown.
     InternalServerError,
     /// Our trouble for now; nothing was done.
@@ -26,9 +30,11 @@ impl ErrorKind {
         match self {
             ErrorKind::Validation => "com.amazon.coral.validate#ValidationException",
             ErrorKind::ResourceNotFound => "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException",
+            ErrorKind::TableNotFound => "com.amazonaws.dynamodb.v20120810#TableNotFoundException",
             ErrorKind::ResourceInUse => "com.amazonaws.dynamodb.v20120810#ResourceInUseException",
             ErrorKind::Serialization => "com.amazon.coral.service#SerializationException",
             ErrorKind::UnknownOperation => "com.amazon.coral.service#UnknownOperationException",
+            ErrorKind::AccessDenied => "com.amazon.coral.service#AccessDeniedException",
             ErrorKind::InternalServerError => "com.amazonaws.dynamodb.v20120810#InternalServerError",
             ErrorKind::ServiceUnavailable => "com.amazon.coral.availability#ServiceUnavailableException",
         }
@@ -68,6 +74,17 @@ impl ApiError {
     /// A ValidationException about the values of parameters.
     pub fn invalid_values(message: impl std::fmt::Display) -> ApiError {
         ApiError::validation(format!("One or more parameter values were invalid: {message}"))
+    }
+
+    /// Refuses the first parameter that is there although it cannot be acted on yet.
+    ///
+    /// # Errors
+    /// A ValidationException that names it.
+    pub fn refuse(parameters: &[(&str, bool)]) -> Result<(), ApiError> {
+        match parameters.iter().find(|(_, given)| *given) {
+            Some((name, _)) => Err(ApiError::unsupported(name)),
+            None => Ok(()),
+        }
     }
 
     /// A ValidationException that names a parameter which is not there yet.

@@ -32,6 +32,8 @@ operations!(
     DescribeTable,
     /// Lists tables.
     ListTables,
+    /// Changes what a table is like.
+    UpdateTable,
     /// Deletes a table.
     DeleteTable,
     /// Replaces an item.
@@ -46,6 +48,20 @@ operations!(
     Query,
     /// Reads all items.
     Scan,
+    /// Sets tags of a table.
+    TagResource,
+    /// Removes tags of a table.
+    UntagResource,
+    /// Lists tags of a table.
+    ListTagsOfResource,
+    /// Tells how much throughput may be set aside.
+    DescribeLimits,
+    /// Tells where to send requests.
+    DescribeEndpoints,
+    /// Tells whether items of a table expire.
+    DescribeTimeToLive,
+    /// Tells whether a table is backed up continuously.
+    DescribeContinuousBackups,
 );
 
 impl Operation {

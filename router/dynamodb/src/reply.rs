@@ -3,15 +3,18 @@
 use crate::request::{BatchWrite, Capacity};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use evenkeel_model::catalogue::TableRow;
 use evenkeel_model::{
     ArchivedAttribute, ArchivedAttributeValue, Attributes, ItemError, ItemView, KeyAttribute, KeySchema,
     Number, encode_item,
 };
 use std::io::Write as _;
 
+mod tables;
+
+pub use tables::*;
+
 /// The account in every ARN.
-const ACCOUNT: &str = "000000000000";
+pub(crate) const ACCOUNT: &str = "000000000000";
 /// Bytes of one read capacity unit.
 const READ_UNIT_BYTES: u64 = 4096;
 /// Bytes of one write capacity unit.
@@ -302,74 +305,4 @@ fn write_request(out: &mut Vec<u8>, opening: &str, attributes: &Attributes) {
     let view = ItemView::parse(&stored).expect("encoded on the line above");
     write_attributes(out, view.attributes());
     out.extend_from_slice(b"}}");
-}
-
-/// Writes the answer of ListTables.
-pub fn write_list_tables(out: &mut Vec<u8>, names: &[String], more: bool) {
-    out.extend_from_slice(b"{\"TableNames\":");
-    write_list(out, *b"[]", names, |out, name| write_string(out, name));
-    if let Some(last) = names.last().filter(|_| more) {
-        member(out, "LastEvaluatedTableName");
-        write_string(out, last);
-    }
-    out.push(b'}');
-}
-
-/// Writes a table's description as the member `name`: `Table` of DescribeTable, `TableDescription` of the others.
-pub fn write_table(out: &mut Vec<u8>, name: &str, region: &str, table: &TableRow, items: u64, bytes: u64) {
-    push(out, format_args!("{{\"{name}\":{{\"AttributeDefinitions\":"));
-    let keys = || {
-        std::iter::once((&table.schema.partition, "HASH"))
-            .chain(table.schema.sort.iter().map(|s| (s, "RANGE")))
-    };
-    write_list(out, *b"[]", keys(), |out, (key, _)| {
-        out.extend_from_slice(b"{\"AttributeName\":");
-        write_string(out, &key.name);
-        push(out, format_args!(",\"AttributeType\":\"{}\"}}", key.key_type.name()));
-    });
-    out.extend_from_slice(b",\"TableName\":");
-    write_string(out, &table.name);
-    out.extend_from_slice(b",\"KeySchema\":");
-    write_list(out, *b"[]", keys(), |out, (key, kind)| {
-        out.extend_from_slice(b"{\"AttributeName\":");
-        write_string(out, &key.name);
-        push(out, format_args!(",\"KeyType\":\"{kind}\"}}"));
-    });
-    let (seconds, milliseconds) = (table.created_ms / 1000, table.created_ms % 1000);
-    push(out, format_args!(",\"TableStatus\":\"{}\"", table.status.name()));
-    push(out, format_args!(",\"CreationDateTime\":{seconds}.{milliseconds:03}"));
-    let units = table.throughput.map_or((0, 0), |units| (units.read_units, units.write_units));
-    push(
-        out,
-        format_args!(
-            ",\"ProvisionedThroughput\":{{\"NumberOfDecreasesToday\":0,\"ReadCapacityUnits\":{},\"WriteCapacityUnits\":{}}}",
-            units.0, units.1
-        ),
-    );
-    push(out, format_args!(",\"TableSizeBytes\":{bytes},\"ItemCount\":{items}"));
-    push(out, format_args!(",\"TableArn\":\"arn:aws:dynamodb:{region}:{ACCOUNT}:table/{}\"", table.name));
-    let id = table_uuid(table);
-    push(out, format_args!(",\"TableId\":\"{id}\""));
-    if table.throughput.is_none() {
-        push(
-            out,
-            format_args!(
-                ",\"BillingModeSummary\":{{\"BillingMode\":\"PAY_PER_REQUEST\",\"LastUpdateToPayPerRequestDateTime\":{seconds}.{milliseconds:03}}}"
-            ),
-        );
-    }
-    push(out, format_args!(",\"DeletionProtectionEnabled\":{}}}}}", table.deletion_protection));
-}
-
-/// The table's id in the form of a UUID: its number, and when it was made.
-fn table_uuid(table: &TableRow) -> String {
-    let made = table.created_ms;
-    format!(
-        "{:08x}-{:04x}-8{:03x}-8{:03x}-{:012x}",
-        made >> 16 & 0xFFFF_FFFF,
-        made & 0xFFFF,
-        table.id.0 >> 60 & 0xFFF,
-        table.id.0 >> 48 & 0xFFF,
-        table.id.0 & 0xFFFF_FFFF_FFFF
-    )
 }

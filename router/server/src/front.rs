@@ -3,7 +3,7 @@
 use crate::answer::Answer;
 use crate::counts::Counts;
 use crate::identity::RequestIds;
-use crate::operations;
+use crate::operations::{self, Call};
 use bytes::Bytes;
 use evenkeel_client::Client;
 use evenkeel_dynamodb::{ApiError, ErrorKind, Operation};
@@ -44,6 +44,7 @@ impl Front {
         }
         let operation = target(request.headers()).and_then(Operation::from_target);
         let region = region(request.headers()).unwrap_or(&self.region).to_owned();
+        let host = host(request.headers()).to_owned();
         let body = match read_body(request).await {
             Ok(body) => body,
             Err(refused) => {
@@ -52,7 +53,10 @@ impl Front {
             }
         };
         let result = match operation {
-            Some(operation) => operations::run(&self.client, operation, &region, &body).await,
+            Some(operation) => {
+                let call = Call { client: &self.client, region: &region, host: &host, body: &body };
+                operations::run(operation, call).await
+            }
             None => Err(unknown_operation()),
         };
         let answer = result.unwrap_or_else(Answer::from);
@@ -103,8 +107,13 @@ fn refused(status: StatusCode) -> Response<Full<Bytes>> {
     response
 }
 
+/// The host that a request was sent to.
+fn host(headers: &HeaderMap) -> &str {
+    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("evenkeel")
+}
+
 fn health(headers: &HeaderMap) -> Response<Full<Bytes>> {
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("evenkeel");
+    let host = host(headers);
     let mut response = Response::new(Full::new(Bytes::from(format!("healthy: {host} "))));
     response.headers_mut().insert("content-type", HeaderValue::from_static("text/plain"));
     response

@@ -135,6 +135,17 @@ impl Http {
     pub async fn create_table(&mut self, name: &str, keys: &[(&str, &str)]) -> Vec<String> {
         let created = self.call("CreateTable", create_table(name, keys)).await;
         let mut seen = vec![status_of(&created["TableDescription"])];
+        for status in self.wait_until_active(name).await {
+            if seen.last() != Some(&status) {
+                seen.push(status);
+            }
+        }
+        seen
+    }
+
+    /// Waits until a table is ACTIVE; yields the statuses seen.
+    pub async fn wait_until_active(&mut self, name: &str) -> Vec<String> {
+        let mut seen = Vec::new();
         let deadline = Instant::now() + TABLE_ACTIVE_WITHIN;
         loop {
             let described = self.call("DescribeTable", json!({ "TableName": name })).await;

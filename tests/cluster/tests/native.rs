@@ -29,7 +29,7 @@ fn schema() -> KeySchema {
 }
 
 fn request(name: &str) -> CreateTable {
-    CreateTable { name: name.to_owned(), schema: schema(), throughput: None, deletion_protection: false }
+    CreateTable::new(name, schema())
 }
 
 async fn create(client: &Client, name: &str) -> TableRow {
@@ -166,7 +166,9 @@ async fn the_keys_of_a_table_are_spread_over_all_three_nodes() {
         status: TableStatus::Active,
         created_ms: 0,
         throughput: None,
+        on_demand_since_ms: None,
         deletion_protection: true,
+        tags: Default::default(),
     };
     let prefix = partitions_prefix();
     let upper = successor(&prefix);

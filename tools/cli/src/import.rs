@@ -206,12 +206,7 @@ async fn open_table(client: &Client, arguments: &ImportArguments) -> Result<Tabl
     let failed = |action| move |source| ImportError::Cluster { action, source };
     let wanted = arguments.schema_to_create();
     if let Some(schema) = wanted.clone() {
-        let request = CreateTable {
-            name: arguments.table.clone(),
-            schema,
-            throughput: None,
-            deletion_protection: false,
-        };
+        let request = CreateTable::new(&arguments.table, schema);
         match client.create_table(request).await {
             Ok(_) | Err(Error::TableExists { .. }) => {}
             Err(error) => return Err(failed("cannot create the table")(error)),

@@ -86,7 +86,9 @@ pub fn table_row(id: u64, name: &str, sort: Option<KeyType>) -> TableRow {
         status: TableStatus::Active,
         created_ms: 1,
         throughput: None,
+        on_demand_since_ms: None,
         deletion_protection: false,
+        tags: Default::default(),
     }
 }
 

@@ -33,14 +33,6 @@ impl Capacity {
     }
 }
 
-/// Refuses the first parameter that is there although it cannot be acted on yet.
-fn refuse(parameters: &[(&str, bool)]) -> Result<(), ApiError> {
-    match parameters.iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(ApiError::unsupported(name)),
-        None => Ok(()),
-    }
-}
-
 const RETURN_VALUES: [&str; 5] = ["ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW"];
 
 fn return_old(constraints: &mut Constraints, text: Option<&str>) -> bool {
@@ -86,7 +78,7 @@ impl WriteJson {
 
     fn refuse_unsupported(&self) -> Result<(), ApiError> {
         check_return_values(self.return_values.as_deref())?;
-        refuse(&[
+        ApiError::refuse(&[
             ("ConditionExpression", self.condition_expression.is_some()),
             ("Expected", self.expected.is_some()),
             ("ConditionalOperator", self.conditional_operator.is_some()),
@@ -189,7 +181,7 @@ struct ReadJson {
 
 impl ReadJson {
     fn refuse_unsupported(&self) -> Result<(), ApiError> {
-        refuse(&[
+        ApiError::refuse(&[
             ("ProjectionExpression", self.projection_expression.is_some()),
             ("AttributesToGet", self.attributes_to_get.is_some()),
             ("IndexName", self.index_name.is_some()),

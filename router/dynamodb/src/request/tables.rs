@@ -3,6 +3,7 @@
 use crate::constraint::Constraints;
 use crate::decode::decode;
 use crate::error::ApiError;
+use crate::request::resources::{TagJson, tags};
 use evenkeel_model::catalogue::Throughput;
 use evenkeel_model::limits::KEY_ATTRIBUTE_NAME_BYTES_MAX;
 use evenkeel_model::{KeyAttribute, KeySchema, KeyType};
@@ -10,6 +11,12 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 const LIST_DEFAULT: usize = 100;
+
+/// The ways to pay for a table's use.
+pub(super) const BILLING_MODES: [&str; 2] = ["PROVISIONED", "PAY_PER_REQUEST"];
+
+/// Most capacity units that may be set aside.
+const UNITS_MAX: i64 = 1_000_000_000_000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -24,7 +31,7 @@ struct CreateJson {
     global_secondary_indexes: Option<Vec<IgnoredAny>>,
     stream_specification: Option<StreamJson>,
     table_class: Option<String>,
-    tags: Option<Vec<IgnoredAny>>,
+    tags: Option<Vec<TagJson>>,
     resource_policy: Option<IgnoredAny>,
     on_demand_throughput: Option<IgnoredAny>,
     warm_throughput: Option<IgnoredAny>,
@@ -48,15 +55,15 @@ struct ElementJson {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ThroughputJson {
+pub(super) struct ThroughputJson {
     read_capacity_units: Option<i64>,
     write_capacity_units: Option<i64>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct StreamJson {
-    stream_enabled: Option<bool>,
+pub(super) struct StreamJson {
+    pub(super) stream_enabled: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +83,8 @@ pub struct CreateTable {
     pub throughput: Option<Throughput>,
     /// Whether DeleteTable shall be refused.
     pub deletion_protection: bool,
+    /// Keys and values of its tags.
+    pub tags: Vec<(String, String)>,
 }
 
 impl CreateTable {
@@ -87,7 +96,7 @@ impl CreateTable {
         let json: CreateJson = decode(body)?;
         let mut constraints = Constraints::default();
         let table = constraints.table_name("tableName", json.table_name.clone());
-        constraints.one_of("billingMode", json.billing_mode.as_deref(), &["PROVISIONED", "PAY_PER_REQUEST"]);
+        constraints.one_of("billingMode", json.billing_mode.as_deref(), &BILLING_MODES);
         let definitions = definitions(&mut constraints, json.attribute_definitions.as_deref());
         let elements = elements(&mut constraints, json.key_schema.as_deref());
         check_units(&mut constraints, json.provisioned_throughput.as_ref());
@@ -96,12 +105,13 @@ impl CreateTable {
         let schema = schema(&elements, &definitions)?;
         let throughput = throughput(json.billing_mode.as_deref(), json.provisioned_throughput.as_ref())?;
         let deletion_protection = json.deletion_protection_enabled.unwrap_or(false);
-        Ok(CreateTable { table, schema, throughput, deletion_protection })
+        let tags = tags(&json.tags.unwrap_or_default())?;
+        Ok(CreateTable { table, schema, throughput, deletion_protection, tags })
     }
 }
 
 fn refuse_unsupported(json: &CreateJson) -> Result<(), ApiError> {
-    let given = [
+    ApiError::refuse(&[
         ("LocalSecondaryIndexes", json.local_secondary_indexes.as_ref().is_some_and(|list| !list.is_empty())),
         (
             "GlobalSecondaryIndexes",
@@ -112,16 +122,11 @@ fn refuse_unsupported(json: &CreateJson) -> Result<(), ApiError> {
             json.stream_specification.as_ref().is_some_and(|s| s.stream_enabled == Some(true)),
         ),
         ("TableClass", json.table_class.as_deref().is_some_and(|class| class != "STANDARD")),
-        ("Tags", json.tags.as_ref().is_some_and(|tags| !tags.is_empty())),
         ("ResourcePolicy", json.resource_policy.is_some()),
         ("OnDemandThroughput", json.on_demand_throughput.is_some()),
         ("WarmThroughput", json.warm_throughput.is_some()),
         ("SSESpecification", json.encryption.as_ref().is_some_and(|e| e.enabled == Some(true))),
-    ];
-    match given.iter().find(|(_, given)| *given) {
-        Some((name, _)) => Err(ApiError::unsupported(name)),
-        None => Ok(()),
-    }
+    ])
 }
 
 /// Names and types of the attribute definitions.
@@ -165,7 +170,7 @@ fn elements(constraints: &mut Constraints, list: Option<&[ElementJson]>) -> Vec<
     elements
 }
 
-fn check_units(constraints: &mut Constraints, units: Option<&ThroughputJson>) {
+pub(super) fn check_units(constraints: &mut Constraints, units: Option<&ThroughputJson>) {
     let Some(units) = units else { return };
     for (member, value) in [
         ("provisionedThroughput.readCapacityUnits", units.read_capacity_units),
@@ -215,9 +220,12 @@ fn schema(elements: &[(String, String)], definitions: &[(String, String)]) -> Re
     Ok(KeySchema { partition: attribute(&elements[0]), sort: elements.get(1).map(attribute) })
 }
 
-fn throughput(mode: Option<&str>, units: Option<&ThroughputJson>) -> Result<Option<Throughput>, ApiError> {
+fn throughput(
+    mode: Option<&str>,
+    set_aside: Option<&ThroughputJson>,
+) -> Result<Option<Throughput>, ApiError> {
     let invalid = |text: &str| ApiError::invalid_values(text);
-    match (mode, units) {
+    match (mode, set_aside) {
         (Some("PAY_PER_REQUEST"), None) => Ok(None),
         (Some("PAY_PER_REQUEST"), Some(_)) => Err(invalid(
             "Neither ReadCapacityUnits nor WriteCapacityUnits can be specified when BillingMode is PAY_PER_REQUEST",
@@ -225,14 +233,22 @@ fn throughput(mode: Option<&str>, units: Option<&ThroughputJson>) -> Result<Opti
         (_, None) => Err(invalid(
             "ReadCapacityUnits and WriteCapacityUnits must both be specified when BillingMode is PROVISIONED",
         )),
-        (_, Some(units)) => {
-            let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(1);
-            Ok(Some(Throughput {
-                read_units: number(units.read_capacity_units),
-                write_units: number(units.write_capacity_units),
-            }))
-        }
+        (_, Some(set_aside)) => units(set_aside).map(Some),
     }
+}
+
+/// The capacity units of a request whose constraints were checked.
+pub(super) fn units(json: &ThroughputJson) -> Result<Throughput, ApiError> {
+    let within = |name: &str, value: Option<i64>| match value {
+        Some(value) if value > UNITS_MAX => {
+            Err(ApiError::validation(format!("Given value {value} for {name} is out of bounds")))
+        }
+        value => Ok(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(1)),
+    };
+    Ok(Throughput {
+        read_units: within("ReadCapacityUnits", json.read_capacity_units)?,
+        write_units: within("WriteCapacityUnits", json.write_capacity_units)?,
+    })
 }
 
 #[derive(Deserialize)]

@@ -1,0 +1,110 @@
+//! Operations on many items: each item for itself, all side by side.
+
+use super::{ANSWER_BYTES, active_table};
+use crate::answer::{Answer, api_error};
+use evenkeel_client::{Client, Error};
+use evenkeel_dynamodb::ApiError;
+use evenkeel_dynamodb::key::{exact_key, item_key};
+use evenkeel_dynamodb::reply;
+use evenkeel_dynamodb::request::{BatchWrite, BatchWriteItem, Capacity};
+use evenkeel_model::catalogue::TableRow;
+use evenkeel_model::item::stored_item_bytes;
+use evenkeel_model::{KeySchema, encode_item};
+use std::collections::HashSet;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+
+/// One write of a batch, ready to be sent.
+struct EncodedWrite {
+    key: Vec<u8>,
+    /// Nothing for a delete.
+    item: Option<Vec<u8>>,
+}
+
+type Outcome = Result<u64, Error>;
+
+/// BatchWriteItem.
+pub async fn write(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
+    let request = BatchWriteItem::parse(body)?;
+    let mut tables = Vec::with_capacity(request.writes.len());
+    let mut encoded = Vec::with_capacity(request.writes.len());
+    for (name, writes) in &request.writes {
+        let table = active_table(client, name).await?;
+        encoded.push(encode_writes(&table.schema, writes)?);
+        tables.push(table);
+    }
+    let want_old = request.capacity != Capacity::None;
+    let sent = tables
+        .iter()
+        .zip(&encoded)
+        .flat_map(|(table, writes)| writes.iter().map(move |write| (table, write)));
+    let mut outcomes =
+        all(sent.map(|(table, write)| write_one(client, table, write, want_old))).await.into_iter();
+    let mut unprocessed = Vec::new();
+    let mut units = Vec::new();
+    for (name, writes) in &request.writes {
+        let mut left = Vec::new();
+        let mut half_units = 0;
+        for write in writes {
+            match outcomes.next().expect("one outcome a write") {
+                Ok(bytes) => half_units += reply::write_half_units(bytes),
+                Err(Error::Overloaded { .. }) => left.push(write),
+                Err(error) => return Err(api_error(error)),
+            }
+        }
+        units.push((name.as_str(), half_units));
+        if !left.is_empty() {
+            unprocessed.push((name.as_str(), left));
+        }
+    }
+    let mut out = Vec::with_capacity(ANSWER_BYTES);
+    reply::write_batch(&mut out, &unprocessed, request.capacity, &units);
+    Ok(Answer::done(out))
+}
+
+fn encode_writes(schema: &KeySchema, writes: &[BatchWrite]) -> Result<Vec<EncodedWrite>, ApiError> {
+    let mut keys = HashSet::new();
+    let mut encoded = Vec::with_capacity(writes.len());
+    for write in writes {
+        let (key, item) = match write {
+            BatchWrite::Put(item) => (item_key(schema, item)?, Some(encode_item(item))),
+            BatchWrite::Delete(key) => (exact_key(schema, key)?, None),
+        };
+        if !keys.insert(key.clone()) {
+            return Err(ApiError::validation("Provided list of item keys contains duplicates"));
+        }
+        encoded.push(EncodedWrite { key, item });
+    }
+    Ok(encoded)
+}
+
+/// Writes one item of a batch; yields the size that is charged.
+async fn write_one(client: &Client, table: &TableRow, write: &EncodedWrite, want_old: bool) -> Outcome {
+    let old = match &write.item {
+        Some(item) => client.put_encoded(table, &write.key, item, want_old).await?,
+        None => client.delete_encoded(table, &write.key, want_old).await?,
+    };
+    let size = |stored: &[u8]| stored_item_bytes(stored);
+    Ok(write.item.as_deref().map_or(0, size).max(old.as_deref().map_or(0, size)))
+}
+
+/// A future, and its result once it has one.
+type Running<F> = (Pin<Box<F>>, Option<<F as Future>::Output>);
+
+/// Runs futures side by side and yields their results in order.
+async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<Running<F>> = futures.map(|future| (Box::pin(future), None)).collect();
+    poll_fn(|context| {
+        let mut pending = false;
+        for (future, result) in running.iter_mut().filter(|(_, result)| result.is_none()) {
+            match future.as_mut().poll(context) {
+                Poll::Ready(output) => *result = Some(output),
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    running.into_iter().map(|(_, result)| result.expect("all have ended")).collect()
+}
