@@ -29,6 +29,10 @@ pub const TAG_VALUE_CHARACTERS_MAX: usize = 256;
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Most writes in one BatchWriteItem.
 pub const BATCH_WRITE_ITEMS_MAX: usize = 25;
+/// Most keys in one BatchGetItem.
+pub const BATCH_GET_KEYS_MAX: usize = 100;
+/// Most data in the answer of one BatchGetItem, by item sizes.
+pub const BATCH_GET_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Largest HTTP request body, and largest sum of a batch.
 pub const REQUEST_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest expression text.

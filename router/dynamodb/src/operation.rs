@@ -42,6 +42,8 @@ operations!(
     GetItem,
     /// Deletes an item.
     DeleteItem,
+    /// Reads up to 100 items.
+    BatchGetItem,
     /// Replaces and deletes up to 25 items.
     BatchWriteItem,
     /// Reads consecutive items of one partition key.

@@ -1,6 +1,6 @@
 //! Answers, written straight into the buffer that is sent, from stored items that are read in place.
 
-use crate::request::{BatchWrite, Capacity};
+use crate::request::{BatchKeys, BatchWrite, Capacity};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evenkeel_model::{
@@ -299,10 +299,69 @@ pub fn write_batch(
     out.push(b'}');
 }
 
-fn write_request(out: &mut Vec<u8>, opening: &str, attributes: &Attributes) {
-    out.extend_from_slice(opening.as_bytes());
+/// What was read of one table for BatchGetItem.
+pub struct GotOfTable<'a, I> {
+    /// What was wanted.
+    pub asked: &'a BatchKeys,
+    /// The items that are there.
+    pub items: Vec<I>,
+    /// Capacity units consumed, in halves.
+    pub half_units: u64,
+    /// Keys that were not read.
+    pub left: Vec<&'a Attributes>,
+}
+
+/// Writes the answer of BatchGetItem.
+///
+/// # Errors
+/// A stored item that is malformed.
+pub fn write_batch_get<I: std::ops::Deref<Target = [u8]>>(
+    out: &mut Vec<u8>,
+    capacity: Capacity,
+    tables: &[GotOfTable<'_, I>],
+) -> Result<(), ItemError> {
+    out.extend_from_slice(b"{\"Responses\":{");
+    for (index, got) in tables.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_string(out, &got.asked.table);
+        out.extend_from_slice(b":[");
+        for (index, stored) in got.items.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_attributes(out, ItemView::parse(stored)?.attributes());
+        }
+        out.push(b']');
+    }
+    out.extend_from_slice(b"},\"UnprocessedKeys\":");
+    let left = tables.iter().filter(|got| !got.left.is_empty());
+    write_list(out, *b"{}", left, |out, got| {
+        write_string(out, &got.asked.table);
+        out.extend_from_slice(b":{\"Keys\":");
+        write_list(out, *b"[]", &got.left, |out, key| write_model(out, key));
+        push(out, format_args!(",\"ConsistentRead\":{}}}", got.asked.consistent));
+    });
+    if capacity != Capacity::None {
+        member(out, "ConsumedCapacity");
+        write_list(out, *b"[]", tables, |out, got| {
+            write_capacity(out, &got.asked.table, capacity, got.half_units)
+        });
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Writes attributes that are not stored.
+fn write_model(out: &mut Vec<u8>, attributes: &Attributes) {
     let stored = encode_item(attributes);
     let view = ItemView::parse(&stored).expect("encoded on the line above");
     write_attributes(out, view.attributes());
+}
+
+fn write_request(out: &mut Vec<u8>, opening: &str, attributes: &Attributes) {
+    out.extend_from_slice(opening.as_bytes());
+    write_model(out, attributes);
     out.extend_from_slice(b"}}");
 }

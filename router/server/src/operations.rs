@@ -35,6 +35,7 @@ pub async fn run(operation: Operation, call: Call<'_>) -> Result<Answer, ApiErro
         Operation::GetItem => items::get(client, body).await,
         Operation::PutItem => items::put(client, body).await,
         Operation::DeleteItem => items::delete(client, body).await,
+        Operation::BatchGetItem => batch::get(client, body).await,
         Operation::BatchWriteItem => batch::write(client, body).await,
         Operation::Query => items::query(client, body).await,
         Operation::Scan => items::scan(client, body).await,

@@ -1,4 +1,4 @@
-//! Requests about items.
+//! Requests about single items, and about pages of them.
 
 use crate::attribute::{JsonAttributes, JsonValue};
 use crate::constraint::Constraints;
@@ -6,7 +6,6 @@ use crate::decode::decode;
 use crate::error::ApiError;
 use crate::expression::{Condition, Placeholders, parse_key_condition};
 use evenkeel_model::Attributes;
-use evenkeel_model::limits::BATCH_WRITE_ITEMS_MAX;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -23,7 +22,7 @@ pub enum Capacity {
 }
 
 impl Capacity {
-    fn parse(constraints: &mut Constraints, text: Option<&str>) -> Capacity {
+    pub(super) fn parse(constraints: &mut Constraints, text: Option<&str>) -> Capacity {
         constraints.one_of("returnConsumedCapacity", text, &["INDEXES", "TOTAL", "NONE"]);
         match text {
             Some("TOTAL") => Capacity::Total,
@@ -335,105 +334,5 @@ impl Scan {
         json.refuse_unsupported()?;
         json.refuse_placeholders()?;
         Ok(Scan { page })
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct BatchJson {
-    request_items: Option<BTreeMap<String, Vec<BatchEntryJson>>>,
-    return_consumed_capacity: Option<String>,
-    return_item_collection_metrics: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct BatchEntryJson {
-    put_request: Option<PutRequestJson>,
-    delete_request: Option<DeleteRequestJson>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct PutRequestJson {
-    item: Option<JsonAttributes>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct DeleteRequestJson {
-    key: Option<JsonAttributes>,
-}
-
-/// One write of a batch.
-#[derive(Clone, Debug, PartialEq)]
-pub enum BatchWrite {
-    /// Replaces an item.
-    Put(Attributes),
-    /// Deletes the item of a key.
-    Delete(Attributes),
-}
-
-/// Up to 25 writes, each for itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BatchWriteItem {
-    /// The writes, by table.
-    pub writes: Vec<(String, Vec<BatchWrite>)>,
-    /// Whether consumed capacity is wanted.
-    pub capacity: Capacity,
-}
-
-impl BatchWriteItem {
-    /// Decodes and checks a body.
-    ///
-    /// # Errors
-    /// See [`decode`].
-    pub fn parse(body: &[u8]) -> Result<BatchWriteItem, ApiError> {
-        let json: BatchJson = decode(body)?;
-        let mut constraints = Constraints::default();
-        let capacity = Capacity::parse(&mut constraints, json.return_consumed_capacity.as_deref());
-        let metrics = json.return_item_collection_metrics.as_deref();
-        constraints.one_of("returnItemCollectionMetrics", metrics, &["SIZE", "NONE"]);
-        let items = constraints.required("requestItems", json.request_items).unwrap_or_default();
-        let items: Vec<_> = items
-            .into_iter()
-            .map(|(name, writes)| (constraints.table_name("requestItems", Some(name)), writes))
-            .collect();
-        constraints.check()?;
-        let count: usize = items.iter().map(|(_, writes)| writes.len()).sum();
-        if count == 0 || items.iter().any(|(_, writes)| writes.is_empty()) {
-            let text = "1 validation error detected: Value at 'requestItems' failed to satisfy constraint: Member must have length greater than or equal to 1";
-            return Err(ApiError::validation(text));
-        }
-        if count > BATCH_WRITE_ITEMS_MAX {
-            return Err(ApiError::validation("Too many items requested for the BatchWriteItem call"));
-        }
-        let mut writes = Vec::with_capacity(items.len());
-        for (table, entries) in items {
-            let each: Result<Vec<BatchWrite>, ApiError> = entries.into_iter().map(batch_write).collect();
-            writes.push((table, each?));
-        }
-        Ok(BatchWriteItem { writes, capacity })
-    }
-}
-
-fn batch_write(entry: BatchEntryJson) -> Result<BatchWrite, ApiError> {
-    let missing = |member: &str| {
-        ApiError::validation(format!(
-            "1 validation error detected: Value null at 'requestItems.member.{member}' failed to satisfy constraint: Member must not be null"
-        ))
-    };
-    match (entry.put_request, entry.delete_request) {
-        (Some(put), None) => match put.item {
-            Some(item) => Ok(BatchWrite::Put(item.0)),
-            None => Err(missing("putRequest.item")),
-        },
-        (None, Some(delete)) => match delete.key {
-            Some(key) => Ok(BatchWrite::Delete(key.0)),
-            None => Err(missing("deleteRequest.key")),
-        },
-        _ => Err(ApiError::validation(
-            "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes",
-        )),
     }
 }

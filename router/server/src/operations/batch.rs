@@ -1,19 +1,23 @@
 //! Operations on many items: each item for itself, all side by side.
 
 use super::{ANSWER_BYTES, active_table};
-use crate::answer::{Answer, api_error};
-use evenkeel_client::{Client, Error};
+use crate::answer::{Answer, api_error, malformed};
+use evenkeel_client::{Client, Error, StoredItem};
 use evenkeel_dynamodb::ApiError;
 use evenkeel_dynamodb::key::{exact_key, item_key};
-use evenkeel_dynamodb::reply;
-use evenkeel_dynamodb::request::{BatchWrite, BatchWriteItem, Capacity};
+use evenkeel_dynamodb::reply::{self, GotOfTable};
+use evenkeel_dynamodb::request::{BatchGetItem, BatchKeys, BatchWrite, BatchWriteItem, Capacity};
 use evenkeel_model::catalogue::TableRow;
 use evenkeel_model::item::stored_item_bytes;
+use evenkeel_model::limits::BATCH_GET_BYTES_MAX;
 use evenkeel_model::{KeySchema, encode_item};
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+
+/// Reads of one batch that are under way at once: bounds what waits in memory for its place in the answer.
+const READS_AT_ONCE: usize = 25;
 
 /// One write of a batch, ready to be sent.
 struct EncodedWrite {
@@ -87,6 +91,67 @@ async fn write_one(client: &Client, table: &TableRow, write: &EncodedWrite, want
     };
     let size = |stored: &[u8]| stored_item_bytes(stored);
     Ok(write.item.as_deref().map_or(0, size).max(old.as_deref().map_or(0, size)))
+}
+
+/// BatchGetItem.
+pub async fn get(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
+    let request = BatchGetItem::parse(body)?;
+    let mut wanted = Vec::with_capacity(request.tables.len());
+    for asked in &request.tables {
+        let table = active_table(client, &asked.table).await?;
+        let keys =
+            asked.keys.iter().map(|key| exact_key(&table.schema, key)).collect::<Result<Vec<_>, _>>()?;
+        if keys.iter().collect::<HashSet<_>>().len() < keys.len() {
+            return Err(ApiError::validation("Provided list of item keys contains duplicates"));
+        }
+        wanted.push((table, keys));
+    }
+    let mut bytes = 0;
+    let mut found = Vec::with_capacity(wanted.len());
+    for ((table, keys), asked) in wanted.iter().zip(&request.tables) {
+        found.push(get_of_table(client, table, keys, asked, &mut bytes).await?);
+    }
+    let mut out = Vec::with_capacity(ANSWER_BYTES + bytes as usize);
+    reply::write_batch_get(&mut out, request.capacity, &found).map_err(malformed)?;
+    Ok(Answer::done(out))
+}
+
+/// Reads the items of one table, some at a time, until the answer is full; `bytes` counts what is in it.
+async fn get_of_table<'a>(
+    client: &Client,
+    table: &TableRow,
+    keys: &[Vec<u8>],
+    asked: &'a BatchKeys,
+    bytes: &mut u64,
+) -> Result<GotOfTable<'a, StoredItem>, ApiError> {
+    let mut got =
+        GotOfTable { asked, items: Vec::with_capacity(keys.len()), half_units: 0, left: Vec::new() };
+    for (keys, names) in keys.chunks(READS_AT_ONCE).zip(asked.keys.chunks(READS_AT_ONCE)) {
+        if *bytes >= BATCH_GET_BYTES_MAX {
+            got.left.extend(names);
+            continue;
+        }
+        let outcomes = all(keys.iter().map(|key| client.get_encoded(table, key))).await;
+        for (outcome, name) in outcomes.into_iter().zip(names) {
+            let item = match outcome {
+                Ok(item) => item,
+                Err(Error::Overloaded { .. }) => {
+                    got.left.push(name);
+                    continue;
+                }
+                Err(error) => return Err(api_error(error)),
+            };
+            let size = item.as_deref().map_or(0, stored_item_bytes);
+            if *bytes + size > BATCH_GET_BYTES_MAX {
+                got.left.push(name);
+                continue;
+            }
+            *bytes += size;
+            got.half_units += reply::read_half_units(size, asked.consistent);
+            got.items.extend(item);
+        }
+    }
+    Ok(got)
 }
 
 /// A future, and its result once it has one.

@@ -1,0 +1,197 @@
+//! Requests about many items, each for itself.
+
+use super::items::Capacity;
+use crate::attribute::JsonAttributes;
+use crate::constraint::Constraints;
+use crate::decode::decode;
+use crate::error::ApiError;
+use evenkeel_model::Attributes;
+use evenkeel_model::limits::{BATCH_GET_KEYS_MAX, BATCH_WRITE_ITEMS_MAX};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BatchJson {
+    request_items: Option<BTreeMap<String, Vec<BatchEntryJson>>>,
+    return_consumed_capacity: Option<String>,
+    return_item_collection_metrics: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BatchEntryJson {
+    put_request: Option<PutRequestJson>,
+    delete_request: Option<DeleteRequestJson>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct PutRequestJson {
+    item: Option<JsonAttributes>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct DeleteRequestJson {
+    key: Option<JsonAttributes>,
+}
+
+/// One write of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BatchWrite {
+    /// Replaces an item.
+    Put(Attributes),
+    /// Deletes the item of a key.
+    Delete(Attributes),
+}
+
+/// Up to 25 writes, each for itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchWriteItem {
+    /// The writes, by table.
+    pub writes: Vec<(String, Vec<BatchWrite>)>,
+    /// Whether consumed capacity is wanted.
+    pub capacity: Capacity,
+}
+
+impl BatchWriteItem {
+    /// Decodes and checks a body.
+    ///
+    /// # Errors
+    /// See [`decode`].
+    pub fn parse(body: &[u8]) -> Result<BatchWriteItem, ApiError> {
+        let json: BatchJson = decode(body)?;
+        let mut constraints = Constraints::default();
+        let capacity = Capacity::parse(&mut constraints, json.return_consumed_capacity.as_deref());
+        let metrics = json.return_item_collection_metrics.as_deref();
+        constraints.one_of("returnItemCollectionMetrics", metrics, &["SIZE", "NONE"]);
+        let items = constraints.required("requestItems", json.request_items).unwrap_or_default();
+        let items: Vec<_> = items
+            .into_iter()
+            .map(|(name, writes)| (constraints.table_name("requestItems", Some(name)), writes))
+            .collect();
+        constraints.check()?;
+        let count: usize = items.iter().map(|(_, writes)| writes.len()).sum();
+        if count == 0 || items.iter().any(|(_, writes)| writes.is_empty()) {
+            let text = "1 validation error detected: Value at 'requestItems' failed to satisfy constraint: Member must have length greater than or equal to 1";
+            return Err(ApiError::validation(text));
+        }
+        if count > BATCH_WRITE_ITEMS_MAX {
+            return Err(ApiError::validation("Too many items requested for the BatchWriteItem call"));
+        }
+        let mut writes = Vec::with_capacity(items.len());
+        for (table, entries) in items {
+            let each: Result<Vec<BatchWrite>, ApiError> = entries.into_iter().map(batch_write).collect();
+            writes.push((table, each?));
+        }
+        Ok(BatchWriteItem { writes, capacity })
+    }
+}
+
+fn batch_write(entry: BatchEntryJson) -> Result<BatchWrite, ApiError> {
+    let missing = |member: &str| {
+        ApiError::validation(format!(
+            "1 validation error detected: Value null at 'requestItems.member.{member}' failed to satisfy constraint: Member must not be null"
+        ))
+    };
+    match (entry.put_request, entry.delete_request) {
+        (Some(put), None) => match put.item {
+            Some(item) => Ok(BatchWrite::Put(item.0)),
+            None => Err(missing("putRequest.item")),
+        },
+        (None, Some(delete)) => match delete.key {
+            Some(key) => Ok(BatchWrite::Delete(key.0)),
+            None => Err(missing("deleteRequest.key")),
+        },
+        _ => Err(ApiError::validation(
+            "Supplied AttributeValue has more than one datatypes set, must contain exactly one of the supported datatypes",
+        )),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct BatchGetJson {
+    request_items: Option<BTreeMap<String, KeysJson>>,
+    return_consumed_capacity: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct KeysJson {
+    keys: Option<Vec<JsonAttributes>>,
+    consistent_read: Option<bool>,
+    projection_expression: Option<IgnoredAny>,
+    expression_attribute_names: Option<IgnoredAny>,
+    attributes_to_get: Option<IgnoredAny>,
+}
+
+/// The items wanted of one table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchKeys {
+    /// The table's name.
+    pub table: String,
+    /// Keys of the items.
+    pub keys: Vec<Attributes>,
+    /// Whether everything acknowledged must be seen.
+    pub consistent: bool,
+}
+
+/// Reads up to a hundred items.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchGetItem {
+    /// What is wanted, by table.
+    pub tables: Vec<BatchKeys>,
+    /// Whether consumed capacity is wanted.
+    pub capacity: Capacity,
+}
+
+impl BatchGetItem {
+    /// Decodes and checks a body.
+    ///
+    /// # Errors
+    /// See [`decode`].
+    pub fn parse(body: &[u8]) -> Result<BatchGetItem, ApiError> {
+        let json: BatchGetJson = decode(body)?;
+        let mut constraints = Constraints::default();
+        let capacity = Capacity::parse(&mut constraints, json.return_consumed_capacity.as_deref());
+        let items = constraints.required("requestItems", json.request_items).unwrap_or_default();
+        let items: Vec<(String, KeysJson)> = items
+            .into_iter()
+            .map(|(name, keys)| (constraints.table_name("requestItems", Some(name)), keys))
+            .collect();
+        constraints.check()?;
+        let broken = |path: &str, constraint: &str| {
+            ApiError::validation(format!(
+                "1 validation error detected: Value at '{path}' failed to satisfy constraint: {constraint}"
+            ))
+        };
+        if items.is_empty() {
+            return Err(broken("RequestItems", "Member must have length greater than or equal to 1"));
+        }
+        let mut tables = Vec::with_capacity(items.len());
+        let mut count = 0;
+        for (table, json) in items {
+            let path = format!("RequestItems.{table}.member.Keys");
+            let keys = json.keys.unwrap_or_default();
+            count += keys.len();
+            if keys.is_empty() {
+                return Err(broken(&path, "Member must have length greater than or equal to 1"));
+            }
+            if count > BATCH_GET_KEYS_MAX {
+                let text = format!("Member must have length less than or equal to {BATCH_GET_KEYS_MAX}");
+                return Err(broken(&path, &text));
+            }
+            ApiError::refuse(&[
+                ("ProjectionExpression", json.projection_expression.is_some()),
+                ("ExpressionAttributeNames", json.expression_attribute_names.is_some()),
+                ("AttributesToGet", json.attributes_to_get.is_some()),
+            ])?;
+            let keys = keys.into_iter().map(|key| key.0).collect();
+            tables.push(BatchKeys { table, keys, consistent: json.consistent_read.unwrap_or(false) });
+        }
+        Ok(BatchGetItem { tables, capacity })
+    }
+}
