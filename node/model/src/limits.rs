@@ -37,6 +37,8 @@ pub const BATCH_GET_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const REQUEST_BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest expression text.
 pub const EXPRESSION_BYTES_MAX: usize = 4096;
+/// Bytes of all values that the expressions of one request refer to.
+pub const EXPRESSION_VALUES_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Largest encoded item key: hash, two type tags, every byte of both keys escaped, two terminators, index id.
 pub const ENCODED_KEY_BYTES_MAX: usize =

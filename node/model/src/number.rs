@@ -12,7 +12,9 @@
 //!
 //! All bytes after the first are complemented for negative numbers.
 //!
-//! Arithmetic is not here: this module only reads, prints, compares and encodes.
+//! This module reads, prints, compares and encodes; sums are in [`arithmetic`].
+
+mod arithmetic;
 
 use rkyv::{Archive, Deserialize, Serialize};
 use std::cmp::Ordering;

@@ -78,6 +78,11 @@ impl Attributes {
         &self.0
     }
 
+    /// The attributes in order of their names, to be changed.
+    pub fn into_vec(self) -> Vec<Attribute> {
+        self.0
+    }
+
     /// What the archive of an item is made from.
     pub(crate) fn archived_form(&self) -> &Vec<Attribute> {
         &self.0

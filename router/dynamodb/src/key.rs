@@ -1,7 +1,7 @@
 //! Requests against a table's key schema: encoded keys and ranges, with DynamoDB's checks and texts.
 
 use crate::error::ApiError;
-use crate::expression::{Comparison, Condition};
+use crate::expression::{KeyComparison, KeyCondition};
 use crate::request::{Query, Scan};
 use evenkeel_model::key::{collection_prefix, encode_key, sort_prefix, successor};
 use evenkeel_model::limits::{
@@ -123,7 +123,7 @@ pub fn query_range(schema: &KeySchema, query: &Query) -> Result<KeyRange, ApiErr
         |name: &str| ApiError::validation(format!("Query condition missed key schema element: {name}"));
     let on = |name: &str| conditions.iter().find(|condition| condition.name == name);
     let partition = on(&schema.partition.name).ok_or_else(|| missed(&schema.partition.name))?;
-    let Comparison::Equal(value) = &partition.comparison else {
+    let KeyComparison::Equal(value) = &partition.comparison else {
         return Err(ApiError::validation("Query key condition not supported"));
     };
     let partition = key_value(&schema.partition, value, false)?;
@@ -199,22 +199,22 @@ fn key_value(attribute: &KeyAttribute, value: &AttributeValue, sort: bool) -> Re
 fn sort_range(
     partition: &KeyValue,
     sort: &KeyAttribute,
-    condition: &Condition,
+    condition: &KeyCondition,
 ) -> Result<(Vec<u8>, Vec<u8>), ApiError> {
     let (first, end) = everything(partition);
     let at = |value: &AttributeValue| -> Result<Vec<u8>, ApiError> {
         Ok(encode_key(partition, Some(&key_value(sort, value, true)?)))
     };
     Ok(match &condition.comparison {
-        Comparison::Equal(value) => {
+        KeyComparison::Equal(value) => {
             let key = at(value)?;
             (key.clone(), after(key))
         }
-        Comparison::Less(value) => (first, at(value)?),
-        Comparison::LessOrEqual(value) => (first, after(at(value)?)),
-        Comparison::Greater(value) => (after(at(value)?), end),
-        Comparison::GreaterOrEqual(value) => (at(value)?, end),
-        Comparison::Between(low, high) => {
+        KeyComparison::Less(value) => (first, at(value)?),
+        KeyComparison::LessOrEqual(value) => (first, after(at(value)?)),
+        KeyComparison::Greater(value) => (after(at(value)?), end),
+        KeyComparison::GreaterOrEqual(value) => (at(value)?, end),
+        KeyComparison::Between(low, high) => {
             let (low, high) = (at(low)?, at(high)?);
             if low > high {
                 return Err(ApiError::validation(
@@ -223,7 +223,7 @@ fn sort_range(
             }
             (low, after(high))
         }
-        Comparison::BeginsWith(value) => {
+        KeyComparison::BeginsWith(value) => {
             let start = key_value(sort, value, true)?;
             if matches!(start, KeyValue::N(_)) {
                 return Err(ApiError::validation(
@@ -340,7 +340,7 @@ mod tests {
             (
                 "pk = :p AND sk BETWEEN :s AND :t",
                 r#"{":p":{"S":"a"},":s":{"N":"3"},":t":{"N":"2"}}"#,
-                "Invalid KeyConditionExpression: The BETWEEN operator requires upper bound to be greater than or equal to lower bound",
+                "Invalid KeyConditionExpression: The BETWEEN operator requires upper bound to be greater than or equal to lower bound; lower bound operand: AttributeValue: {N:3}, upper bound operand: AttributeValue: {N:2}",
             ),
         ];
         for (condition, values, text) in cases {

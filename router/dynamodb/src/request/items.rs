@@ -4,7 +4,7 @@ use crate::attribute::{JsonAttributes, JsonValue};
 use crate::constraint::Constraints;
 use crate::decode::decode;
 use crate::error::ApiError;
-use crate::expression::{Condition, Placeholders, parse_key_condition};
+use crate::expression::{KeyCondition, Placeholders, parse_key_condition};
 use evenkeel_model::Attributes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -284,7 +284,7 @@ pub struct Query {
     /// The page.
     pub page: ReadPage,
     /// The conditions on key attributes.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<KeyCondition>,
     /// Whether the page is read from the end.
     pub reverse: bool,
 }
@@ -304,12 +304,11 @@ impl Query {
             let text = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.";
             return Err(ApiError::validation(text));
         };
-        let values = json.expression_attribute_values.take().unwrap_or_default();
-        let placeholders = Placeholders {
-            names: json.expression_attribute_names.take().unwrap_or_default(),
-            values: values.into_iter().map(|(key, value)| (key, value.0)).collect(),
-        };
+        let values = json.expression_attribute_values.take();
+        let values = values.map(|values| values.into_iter().map(|(key, value)| (key, value.0)).collect());
+        let placeholders = Placeholders::new(json.expression_attribute_names.take(), values, true)?;
         let conditions = parse_key_condition(&text, &placeholders)?;
+        placeholders.check_used()?;
         Ok(Query { page, conditions, reverse: json.scan_index_forward == Some(false) })
     }
 }
