@@ -247,10 +247,12 @@ pub fn decode_key(key: &[u8]) -> Option<(KeyValue, Option<KeyValue>)> {
 /// The lower bounds of `count` partitions that share the space of hashes evenly; the first is empty.
 pub fn even_bounds(count: usize) -> Vec<Vec<u8>> {
     assert!(count > 0, "a table has at least one partition");
-    let step = u64::MAX / count as u64;
-    let bound =
-        |index: usize| if index == 0 { Vec::new() } else { (step * index as u64).to_be_bytes().to_vec() };
-    (0..count).map(bound).collect()
+    (0..count as u64).map(|index| even_bound(index, count as u64)).collect()
+}
+
+/// The lower bound of one of `count` shares of the space of hashes; the first is empty.
+pub fn even_bound(index: u64, count: u64) -> Vec<u8> {
+    if index == 0 { Vec::new() } else { (u64::MAX / count * index).to_be_bytes().to_vec() }
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub const TAG_VALUE_CHARACTERS_MAX: usize = 256;
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Most writes in one BatchWriteItem.
 pub const BATCH_WRITE_ITEMS_MAX: usize = 25;
+/// Most segments of a parallel scan.
+pub const SCAN_SEGMENTS_MAX: u32 = 1_000_000;
 /// Most keys in one BatchGetItem.
 pub const BATCH_GET_KEYS_MAX: usize = 100;
 /// Most data in the answer of one BatchGetItem, by item sizes.

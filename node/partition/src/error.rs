@@ -1,5 +1,6 @@
 //! What can go wrong with a partition, and whose fault it was.
 
+use evenkeel_expression::UpdateError;
 use evenkeel_model::catalogue::RowError;
 use evenkeel_model::{Generation, ItemError, PartitionId};
 use evenkeel_storage as storage;
@@ -16,6 +17,9 @@ pub enum WriteError {
     /// The item is malformed or over the limit.
     #[error(transparent)]
     Item(#[from] ItemError),
+    /// The update cannot be made; nothing was written.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
     /// Nothing was done; the same write may succeed later.
     #[error(transparent)]
     Refused(#[from] storage::Refused),
@@ -33,6 +37,9 @@ pub enum ReadError {
     /// The key or range is not one that this partition owns: the asker's map is old.
     #[error("the key is not in the range of partition {0}; look the partition up again")]
     NotOwned(PartitionId),
+    /// A stored item is malformed.
+    #[error(transparent)]
+    Item(#[from] ItemError),
     /// The engine could not read.
     #[error(transparent)]
     Engine(#[from] storage::ReadError),

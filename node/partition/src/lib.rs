@@ -7,6 +7,8 @@
 //!   log and, when that is durable, applied to the table and answered. Slots have no holes.
 //! - An answer that carries the image a write replaced means the newest proposed one, and is given only
 //!   when the write itself is durable, so it never reveals what may still be lost.
+//! - A condition is held against the newest proposed image under the latch of its key; that it failed is
+//!   told only when that image is durable.
 //! - A read sees what has been applied: everything acknowledged, nothing that is not durable.
 //!
 //! There is one copy of each partition so far, so what is durable here is chosen. This crate does no IO
@@ -18,5 +20,5 @@ mod partition;
 mod shard;
 
 pub use error::{CreateError, OpenError, ReadError, WriteError};
-pub use partition::{Counts, Page, Partition, RangeRequest, Written};
+pub use partition::{Change, Counts, Outcome, Page, Partition, RangeRequest, Terms, Written};
 pub use shard::Shard;

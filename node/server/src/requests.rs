@@ -4,11 +4,12 @@ use evenkeel_wire::Kind;
 use std::cell::Cell;
 
 /// The kinds of request that are counted apart.
-pub const COUNTED: [Kind; 12] = [
+pub const COUNTED: [Kind; 13] = [
     Kind::Hello,
     Kind::Get,
     Kind::Put,
     Kind::Delete,
+    Kind::Update,
     Kind::Range,
     Kind::Watch,
     Kind::PartitionStatistics,

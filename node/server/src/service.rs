@@ -11,15 +11,18 @@ use crate::peers::Peers;
 use crate::requests::RequestCounts;
 use bytes::Bytes;
 use evenkeel_driver::{GlommioRuntime, UringDisk};
+use evenkeel_expression::{ConditionView, ProgramError, UpdateView};
 use evenkeel_model::limits::PAGE_BYTES_MAX;
 use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId, Slot};
-use evenkeel_partition::{CreateError, Partition, RangeRequest, ReadError, Shard, WriteError};
+use evenkeel_partition::{
+    Change, CreateError, Outcome, Partition, RangeRequest, ReadError, Shard, Terms, WriteError,
+};
 use evenkeel_quic::{Connection, ConnectionId, Handler, Lane, Role, Roles};
 use evenkeel_storage::{PartitionError, Refused, Runtime};
 use evenkeel_wire::message::{
-    Changed, CreatePartition, CreateTable, Delete, DeleteTable, Done, DropPartition, Found, Get, Hello,
-    NodeAddress, Page, PartitionCounts, PartitionStatistics, Put, Range, Row, Table, UpdateTable, Watch,
-    Welcome, Written,
+    ArchivedTerms, Changed, ConditionFailed, CreatePartition, CreateTable, Delete, DeleteTable, Done,
+    DropPartition, Found, Get, Hello, NodeAddress, Page, PartitionCounts, PartitionStatistics, Put, Range,
+    Row, Table, Update, UpdateTable, Watch, Welcome, Written,
 };
 use evenkeel_wire::{
     DecodeError, Frame, FrameHeader, Kind, Message, PROTOCOL_VERSION, Refusal, RefusalCode, decode, encode,
@@ -150,6 +153,7 @@ impl Service {
             Some(Kind::Get) => self.get(&frame).await,
             Some(Kind::Put) => self.put(&frame).await,
             Some(Kind::Delete) => self.delete(&frame).await,
+            Some(Kind::Update) => self.update(&frame).await,
             Some(Kind::Range) => self.range(&frame).await,
             Some(Kind::Watch) => self.watch(&frame).await,
             Some(Kind::PartitionStatistics) => self.partition_statistics(&frame),
@@ -212,15 +216,24 @@ impl Service {
     async fn put(&self, frame: &Frame) -> Result<Bytes, Refusal> {
         let put = decode::<Put>(frame).map_err(malformed)?;
         let partition = self.partition((&put.partition).into(), (&put.generation).into())?;
-        let written = partition.put(&put.key, &put.item, put.return_old).await.map_err(write_refusal)?;
-        Ok(reply(&frame.header, &Written { slot: written.slot, old: written.old.as_deref() }))
+        let written = partition.write(&put.key, Change::Put(&put.item), terms(&put.terms)?).await;
+        write_reply(&frame.header, written)
     }
 
     async fn delete(&self, frame: &Frame) -> Result<Bytes, Refusal> {
         let delete = decode::<Delete>(frame).map_err(malformed)?;
         let partition = self.partition((&delete.partition).into(), (&delete.generation).into())?;
-        let written = partition.delete(&delete.key, delete.return_old).await.map_err(write_refusal)?;
-        Ok(reply(&frame.header, &Written { slot: written.slot, old: written.old.as_deref() }))
+        let written = partition.write(&delete.key, Change::Delete, terms(&delete.terms)?).await;
+        write_reply(&frame.header, written)
+    }
+
+    async fn update(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let update = decode::<Update>(frame).map_err(malformed)?;
+        let partition = self.partition((&update.partition).into(), (&update.generation).into())?;
+        let program = UpdateView::check(&update.program).map_err(bad_program)?;
+        let change = Change::Update { program, key_item: &update.key_item };
+        let written = partition.write(&update.key, change, terms(&update.terms)?).await;
+        write_reply(&frame.header, written)
     }
 
     async fn range(&self, frame: &Frame) -> Result<Bytes, Refusal> {
@@ -232,10 +245,24 @@ impl Service {
             reverse: range.reverse,
             items_max: (u32::from(range.items_max) as usize).min(PAGE_ITEMS_MAX),
             bytes_max: (u32::from(range.bytes_max) as usize).min(PAGE_BYTES_MAX),
+            filter: range
+                .filter
+                .as_ref()
+                .map(|filter| ConditionView::check(filter))
+                .transpose()
+                .map_err(bad_program)?,
         };
         let page = partition.range(request).await.map_err(read_refusal)?;
         let rows = page.items.iter().map(|(key, item)| Row { key, item }).collect();
-        Ok(reply(&frame.header, &Page { applied: page.applied, more: page.more, rows }))
+        let answer = Page {
+            applied: page.applied,
+            more: page.more,
+            scanned: u32::try_from(page.scanned).expect("a page has at most 2^32 items"),
+            scanned_bytes: page.scanned_bytes,
+            last: page.last.as_deref(),
+            rows,
+        };
+        Ok(reply(&frame.header, &answer))
     }
 
     async fn watch(&self, frame: &Frame) -> Result<Bytes, Refusal> {
@@ -294,6 +321,30 @@ impl Service {
     }
 }
 
+fn terms<'a>(asked: &'a ArchivedTerms<'_>) -> Result<Terms<'a>, Refusal> {
+    let condition = asked.condition.as_ref().map(|condition| ConditionView::check(condition));
+    Ok(Terms {
+        condition: condition.transpose().map_err(bad_program)?,
+        return_old: asked.return_old,
+        return_new: asked.return_new,
+        return_old_on_failure: asked.return_old_on_failure,
+    })
+}
+
+fn write_reply(header: &FrameHeader, outcome: Result<Outcome, WriteError>) -> Result<Bytes, Refusal> {
+    Ok(match outcome.map_err(write_refusal)? {
+        Outcome::Written(done) => {
+            let written = Written { slot: done.slot, old: done.old.as_deref(), new: done.new.as_deref() };
+            reply(header, &written)
+        }
+        Outcome::ConditionFailed { old } => reply(header, &ConditionFailed { old: old.as_deref() }),
+    })
+}
+
+fn bad_program(error: ProgramError) -> Refusal {
+    Refusal::new(RefusalCode::Invalid, error.to_string())
+}
+
 fn from_a_node(caller: &Caller) -> Result<(), Refusal> {
     if caller.roles.contains(Role::Node) {
         return Ok(());
@@ -319,6 +370,7 @@ fn read_refusal(error: ReadError) -> Refusal {
         ReadError::NotOwned(_) | ReadError::Engine(evenkeel_storage::ReadError::Unknown { .. }) => {
             RefusalCode::WrongPartition
         }
+        ReadError::Item(_) => RefusalCode::Failed,
     };
     Refusal::new(code, error.to_string())
 }
@@ -328,7 +380,7 @@ fn write_refusal(error: WriteError) -> Refusal {
         WriteError::NotOwned(_) | WriteError::Read(evenkeel_storage::ReadError::Unknown { .. }) => {
             RefusalCode::WrongPartition
         }
-        WriteError::KeyBytes(_) | WriteError::Item(_) => RefusalCode::Invalid,
+        WriteError::KeyBytes(_) | WriteError::Item(_) | WriteError::Update(_) => RefusalCode::Invalid,
         WriteError::Refused(refused) => refused_code(refused),
         WriteError::Log(_) => RefusalCode::Failed,
     };

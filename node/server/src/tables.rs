@@ -68,19 +68,19 @@ impl Catalogue {
 
     /// Deletes the row of a table.
     pub async fn delete_table(&self, name: &str) -> Result<(), ControlError> {
-        self.partition.delete(&table_key(name), false).await?;
+        self.partition.delete(&table_key(name)).await?;
         Ok(())
     }
 
     /// Deletes the row of a partition.
     pub async fn delete_partition(&self, id: PartitionId) -> Result<(), ControlError> {
-        self.partition.delete(&partition_key(id), false).await?;
+        self.partition.delete(&partition_key(id)).await?;
         Ok(())
     }
 
     async fn put(&self, key: &[u8], attributes: &Attributes) -> Result<Vec<u8>, ControlError> {
         let stored = encode_item(attributes);
-        self.partition.put(key, &stored, false).await?;
+        self.partition.put(key, &stored).await?;
         Ok(stored)
     }
 
@@ -108,6 +108,7 @@ impl Catalogue {
                 reverse: false,
                 items_max: usize::MAX,
                 bytes_max: PAGE_BYTES_MAX,
+                filter: None,
             };
             let page = self.partition.range(request).await?;
             for (key, stored) in &page.items {

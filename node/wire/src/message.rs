@@ -2,12 +2,16 @@
 
 use crate::frame::{self, Frame, HEADER_BYTES};
 use bytes::Bytes;
-use evenkeel_model::{ClusterId, Generation, KeySchema, NodeId, PartitionId, ShardId, Slot};
+use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId, Slot};
 use rkyv::api::high::{HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::ser::allocator::ArenaHandle;
 use rkyv::with::{InlineAsBox, Map};
 use rkyv::{Archive, Portable, Serialize, rancor};
+
+mod control;
+
+pub use control::*;
 
 /// What a frame holds. Answers have the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,6 +31,8 @@ pub enum Kind {
     Watch = 0x0006,
     /// [`PartitionStatistics`].
     PartitionStatistics = 0x0007,
+    /// [`Update`].
+    Update = 0x0008,
     /// [`CreateTable`].
     CreateTable = 0x0010,
     /// [`DeleteTable`].
@@ -41,8 +47,10 @@ pub enum Kind {
     Welcome = 0x8001,
     /// [`Found`].
     Found = 0x8002,
-    /// [`Written`], to put and delete.
+    /// [`Written`], to put, delete and update.
     Written = 0x8003,
+    /// [`ConditionFailed`], to put, delete and update.
+    ConditionFailed = 0x8004,
     /// [`Page`].
     Page = 0x8005,
     /// [`Changed`].
@@ -58,7 +66,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Kind; 21] = [
+    const ALL: [Kind; 23] = [
         Kind::Hello,
         Kind::Get,
         Kind::Put,
@@ -66,6 +74,7 @@ impl Kind {
         Kind::Range,
         Kind::Watch,
         Kind::PartitionStatistics,
+        Kind::Update,
         Kind::CreateTable,
         Kind::DeleteTable,
         Kind::UpdateTable,
@@ -74,6 +83,7 @@ impl Kind {
         Kind::Welcome,
         Kind::Found,
         Kind::Written,
+        Kind::ConditionFailed,
         Kind::Page,
         Kind::Changed,
         Kind::PartitionCounts,
@@ -163,6 +173,20 @@ pub struct Found<'a> {
     pub item: Option<&'a [u8]>,
 }
 
+/// On what terms an item is written, and what the answer shall carry.
+#[derive(Archive, Serialize, Clone, Copy, Debug, Default)]
+pub struct Terms<'a> {
+    /// Whether the answer shall carry the item that was there before.
+    pub return_old: bool,
+    /// Whether the answer shall carry the item that is there now.
+    pub return_new: bool,
+    /// Whether the answer shall carry the item that is there if the condition does not hold for it.
+    pub return_old_on_failure: bool,
+    /// What must hold for the item that is there, as `expression::Condition::encode` made it.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub condition: Option<&'a [u8]>,
+}
+
 /// Replaces one item.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Put<'a> {
@@ -170,8 +194,8 @@ pub struct Put<'a> {
     pub partition: PartitionId,
     /// Its generation, as the sender knows it.
     pub generation: Generation,
-    /// Whether the answer shall carry the item that was replaced.
-    pub return_old: bool,
+    /// On what terms.
+    pub terms: Terms<'a>,
     /// The encoded key.
     #[rkyv(with = InlineAsBox)]
     pub key: &'a [u8],
@@ -187,19 +211,50 @@ pub struct Delete<'a> {
     pub partition: PartitionId,
     /// Its generation, as the sender knows it.
     pub generation: Generation,
-    /// Whether the answer shall carry the item that was deleted.
-    pub return_old: bool,
+    /// On what terms.
+    pub terms: Terms<'a>,
     /// The encoded key.
     #[rkyv(with = InlineAsBox)]
     pub key: &'a [u8],
 }
 
-/// The answer to [`Put`] and [`Delete`]: the write is durable.
+/// Changes one item, or makes it.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Update<'a> {
+    /// The partition that owns the key.
+    pub partition: PartitionId,
+    /// Its generation, as the sender knows it.
+    pub generation: Generation,
+    /// On what terms.
+    pub terms: Terms<'a>,
+    /// The encoded key.
+    #[rkyv(with = InlineAsBox)]
+    pub key: &'a [u8],
+    /// The key attributes, as `model::encode_item` made them: what an item is made from that is not there.
+    #[rkyv(with = InlineAsBox)]
+    pub key_item: &'a [u8],
+    /// What is changed, as `expression::Update::encode` made it.
+    #[rkyv(with = InlineAsBox)]
+    pub program: &'a [u8],
+}
+
+/// The answer to [`Put`], [`Delete`] and [`Update`]: the write is durable.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Written<'a> {
     /// Where the write stands in its partition's log.
     pub slot: Slot,
     /// The item that was there before, if it was asked for and there was one.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub old: Option<&'a [u8]>,
+    /// The item that is there now, if it was asked for and there is one.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub new: Option<&'a [u8]>,
+}
+
+/// The answer to a write whose condition does not hold: nothing was written.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct ConditionFailed<'a> {
+    /// The item that is there, if it was asked for and there is one.
     #[rkyv(with = Map<InlineAsBox>)]
     pub old: Option<&'a [u8]>,
 }
@@ -223,6 +278,10 @@ pub struct Range<'a> {
     /// The least encoded key behind the range; nothing for no end.
     #[rkyv(with = Map<InlineAsBox>)]
     pub upper: Option<&'a [u8]>,
+    /// What must hold for an item to be in the page, as `expression::Condition::encode` made it. Limits
+    /// count items whether it holds for them or not.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub filter: Option<&'a [u8]>,
 }
 
 /// One item of a [`Page`].
@@ -241,8 +300,15 @@ pub struct Row<'a> {
 pub struct Page<'a> {
     /// The slot up to which the partition had applied its log when it read.
     pub applied: Slot,
-    /// Whether the range holds more behind the last item.
+    /// Whether the range holds more behind what was looked at.
     pub more: bool,
+    /// How many items were looked at.
+    pub scanned: u32,
+    /// Their size by DynamoDB's rules, in bytes.
+    pub scanned_bytes: u64,
+    /// The encoded key of the item looked at last, if there was one.
+    #[rkyv(with = Map<InlineAsBox>)]
+    pub last: Option<&'a [u8]>,
     /// The items in the order asked for.
     pub rows: Vec<Row<'a>>,
 }
@@ -283,99 +349,6 @@ pub struct PartitionCounts {
     pub bytes: u64,
 }
 
-/// Asks the control plane, beside partition 0, to make a table.
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct CreateTable {
-    /// The table's name.
-    pub name: String,
-    /// What identifies its items.
-    pub schema: KeySchema,
-    /// How its use is paid for.
-    pub billing: Billing,
-    /// Whether DeleteTable shall be refused.
-    pub deletion_protection: bool,
-    /// Keys and values of its tags.
-    pub tags: Vec<(String, String)>,
-}
-
-/// How the use of a table is paid for.
-#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Billing {
-    /// By what was used.
-    OnDemand,
-    /// By what was set aside: read and write capacity units a second.
-    Provisioned(u64, u64),
-}
-
-/// Asks the control plane to change what a table is like; what is not named stays.
-#[derive(Archive, Serialize, Clone, Debug, Default)]
-pub struct UpdateTable {
-    /// The table's name.
-    pub name: String,
-    /// How its use is to be paid for.
-    pub billing: Option<Billing>,
-    /// Whether DeleteTable shall be refused.
-    pub deletion_protection: Option<bool>,
-    /// Tags to be set, by key and value.
-    pub tags_set: Vec<(String, String)>,
-    /// Keys of tags to be removed; those that are not there are ignored.
-    pub tags_removed: Vec<String>,
-}
-
-/// Asks the control plane to delete a table.
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct DeleteTable {
-    /// The table's name.
-    pub name: String,
-}
-
-impl ArchivedCreateTable {
-    /// Keys and values of its tags.
-    pub fn tags(&self) -> impl Iterator<Item = (String, String)> {
-        self.tags.iter().map(|tag| (tag.0.as_str().to_owned(), tag.1.as_str().to_owned()))
-    }
-}
-
-impl ArchivedUpdateTable {
-    /// Tags to be set, by key and value.
-    pub fn tags_set(&self) -> impl Iterator<Item = (String, String)> {
-        self.tags_set.iter().map(|tag| (tag.0.as_str().to_owned(), tag.1.as_str().to_owned()))
-    }
-}
-
-/// The answer to [`CreateTable`], [`UpdateTable`] and [`DeleteTable`].
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct Table<'a> {
-    /// The table's row of the catalogue, as a stored item.
-    #[rkyv(with = InlineAsBox)]
-    pub row: &'a [u8],
-}
-
-/// Tells a shard to hold a partition; done already is done.
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct CreatePartition<'a> {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Its generation.
-    pub generation: Generation,
-    /// The partition's row of the catalogue, as a stored item.
-    #[rkyv(with = InlineAsBox)]
-    pub row: &'a [u8],
-}
-
-/// Tells a shard to forget a partition and what it holds; done already is done.
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct DropPartition {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Its generation.
-    pub generation: Generation,
-}
-
-/// The answer to [`CreatePartition`] and [`DropPartition`]: it is durable.
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct Done {}
-
 macro_rules! kinds {
     ($($message:ty => $kind:ident),* $(,)?) => {
         $(impl Message for $message {
@@ -387,7 +360,8 @@ macro_rules! kinds {
 kinds!(
     Hello => Hello, Welcome => Welcome,
     Get<'_> => Get, Found<'_> => Found,
-    Put<'_> => Put, Delete<'_> => Delete, Written<'_> => Written,
+    Put<'_> => Put, Delete<'_> => Delete, Update<'_> => Update, Written<'_> => Written,
+    ConditionFailed<'_> => ConditionFailed,
     Range<'_> => Range, Page<'_> => Page,
     Watch => Watch, Changed => Changed,
     PartitionStatistics => PartitionStatistics, PartitionCounts => PartitionCounts,
@@ -452,13 +426,13 @@ mod tests {
         let put = Put {
             partition: PartitionId(7),
             generation: Generation(2),
-            return_old: true,
+            terms: Terms { return_old: true, ..Terms::default() },
             key: b"key",
             item: &[9; 1000],
         };
         let frame = frame::open(encode(&put, 5, 0)).unwrap();
         let read = decode::<Put>(&frame).unwrap();
-        assert_eq!((&*read.key, &*read.item, read.return_old), (&b"key"[..], &[9u8; 1000][..], true));
+        assert_eq!((&*read.key, &*read.item, read.terms.return_old), (&b"key"[..], &[9u8; 1000][..], true));
         assert_eq!(PartitionId::from(&read.partition), PartitionId(7));
         assert_eq!(
             decode::<Get>(&frame).err(),
@@ -478,7 +452,12 @@ mod tests {
     #[test]
     fn a_truncated_or_flipped_archive_never_panics() {
         let rows = vec![Row { key: b"a", item: b"b" }, Row { key: b"c", item: b"d" }];
-        let whole = frame::open(encode(&Page { applied: Slot(1), more: false, rows }, 1, 0)).unwrap();
+        let whole = frame::open(encode(
+            &Page { applied: Slot(1), more: false, scanned: 2, scanned_bytes: 2, last: Some(b"c"), rows },
+            1,
+            0,
+        ))
+        .unwrap();
         for at in 0..whole.body.len() {
             for flip in [1u8, 0x80, 0xFF] {
                 let mut body = whole.body.to_vec();

@@ -170,6 +170,7 @@ impl Inner {
                 bytes_max: RANGE_BYTES_MAX,
                 lower: &lower,
                 upper: upper.as_deref(),
+                filter: None,
             };
             let frame = self.exchange(place, LaneChoice::Bulk, &range, CATALOGUE_READ_TIMEOUT).await?;
             let applied = Slot::from(&decode::<Page>(&frame).map_err(Error::internal)?.applied);

@@ -10,11 +10,9 @@ use bytes::Bytes;
 use evenkeel_caller::{Effect, Place};
 use evenkeel_model::catalogue::TableRow;
 use evenkeel_model::{Generation, PartitionId};
-use evenkeel_wire::message::{Delete, Found, Get, Put, Range, Written};
-use evenkeel_wire::{DecodeError, Frame, decode, encode};
-
-/// Where the size by DynamoDB's rules stands in a stored item.
-const ITEM_BYTES_AT: std::ops::Range<usize> = 4..8;
+pub use evenkeel_wire::message::Terms;
+use evenkeel_wire::message::{self, ConditionFailed, Delete, Found, Get, Put, Range, Update};
+use evenkeel_wire::{DecodeError, Frame, Kind, decode, encode};
 
 /// A range of encoded keys of a table, and how much of it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +27,34 @@ pub struct RangeRequest {
     pub items_max: u32,
     /// Most data wanted, by DynamoDB's item sizes; the item that reaches it is the last one.
     pub bytes_max: u32,
+    /// What must hold for an item to be in the page, as `evenkeel_expression::Condition::encode` made it.
+    /// Limits count items whether it holds for them or not.
+    pub filter: Option<Vec<u8>>,
+}
+
+/// What a write makes of an item.
+#[derive(Clone, Copy, Debug)]
+pub enum Change<'a> {
+    /// The item, as `evenkeel_model::encode_item` made it, takes the place of the one before.
+    Put(&'a [u8]),
+    /// The item goes; there need not be one.
+    Delete,
+    /// The item is changed, or made.
+    Update {
+        /// What is changed, as `evenkeel_expression::Update::encode` made it.
+        program: &'a [u8],
+        /// The key attributes, as `evenkeel_model::encode_item` made them.
+        key_item: &'a [u8],
+    },
+}
+
+/// What a write has done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The item before, if it was asked for and there was one.
+    pub old: Option<StoredItem>,
+    /// The item now, if it was asked for and there is one.
+    pub new: Option<StoredItem>,
 }
 
 impl Client {
@@ -52,7 +78,8 @@ impl Client {
         item: &[u8],
         return_old: bool,
     ) -> Result<Option<StoredItem>, Error> {
-        self.inner().call(&PutItem { table, key, item, return_old }, self.inner().deadline()).await
+        let terms = Terms { return_old, ..Terms::default() };
+        Ok(self.write_encoded(table, key, Change::Put(item), terms).await?.old)
     }
 
     /// Deletes one item, if it is there; returns it if `return_old`. It is durable when this returns.
@@ -65,7 +92,26 @@ impl Client {
         key: &[u8],
         return_old: bool,
     ) -> Result<Option<StoredItem>, Error> {
-        self.inner().call(&DeleteItem { table, key, return_old }, self.inner().deadline()).await
+        let terms = Terms { return_old, ..Terms::default() };
+        Ok(self.write_encoded(table, key, Change::Delete, terms).await?.old)
+    }
+
+    /// Writes one item on terms. It is durable when this returns.
+    ///
+    /// # Errors
+    /// As for [`Client::put_encoded`]; [`Error::ConditionFailed`] if the condition does not hold.
+    pub async fn write_encoded(
+        &self,
+        table: &TableRow,
+        key: &[u8],
+        change: Change<'_>,
+        terms: Terms<'_>,
+    ) -> Result<Written, Error> {
+        let write = WriteItem { table, key, change, terms };
+        match self.inner().call(&write, self.inner().deadline()).await? {
+            WriteAnswer::Written(written) => Ok(written),
+            WriteAnswer::ConditionFailed(old) => Err(Error::ConditionFailed { old }),
+        }
     }
 
     /// Reads consecutive items, over as many partitions as it takes, up to a limit of the request or to
@@ -85,9 +131,8 @@ impl Client {
                 return Ok(page);
             }
             let step = self.inner().call(&RangeStep { table, range: &rest }, deadline).await?;
-            let items = u32::try_from(step.part.len()).unwrap_or(u32::MAX);
-            let bytes = step.part.rows().map(|(_, item)| item_bytes(item)).fold(0, u32::saturating_add);
-            rest.items_max = rest.items_max.saturating_sub(items);
+            let bytes = u32::try_from(step.part.scanned_bytes).unwrap_or(u32::MAX);
+            rest.items_max = rest.items_max.saturating_sub(step.part.scanned);
             rest.bytes_max = rest.bytes_max.saturating_sub(bytes);
             let is_last = !step.shrink(&mut rest)?;
             page.push(step.part);
@@ -100,10 +145,6 @@ impl Client {
             }
         }
     }
-}
-
-fn item_bytes(item: &[u8]) -> u32 {
-    item.get(ITEM_BYTES_AT).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().expect("four bytes")))
 }
 
 /// A partition as a request names it.
@@ -147,16 +188,21 @@ impl Request for GetItem<'_> {
     }
 }
 
-struct PutItem<'a> {
+struct WriteItem<'a> {
     table: &'a TableRow,
     key: &'a [u8],
-    item: &'a [u8],
-    return_old: bool,
+    change: Change<'a>,
+    terms: Terms<'a>,
 }
 
-impl Request for PutItem<'_> {
+enum WriteAnswer {
+    Written(Written),
+    ConditionFailed(Option<StoredItem>),
+}
+
+impl Request for WriteItem<'_> {
     type Route = Owner;
-    type Answer = Option<StoredItem>;
+    type Answer = WriteAnswer;
     const EFFECT: Effect = Effect::Write;
     const LANE: LaneChoice = LaneChoice::BySize;
 
@@ -166,39 +212,29 @@ impl Request for PutItem<'_> {
 
     fn encode(&self, route: &Owner, request_id: u64, timeout_us: u64) -> Bytes {
         let Owner { partition, generation } = *route;
-        let PutItem { key, item, return_old, .. } = *self;
-        encode(&Put { partition, generation, return_old, key, item }, request_id, timeout_us)
+        let WriteItem { key, terms, .. } = *self;
+        match self.change {
+            Change::Put(item) => {
+                encode(&Put { partition, generation, terms, key, item }, request_id, timeout_us)
+            }
+            Change::Delete => encode(&Delete { partition, generation, terms, key }, request_id, timeout_us),
+            Change::Update { program, key_item } => {
+                let update = Update { partition, generation, terms, key, key_item, program };
+                encode(&update, request_id, timeout_us)
+            }
+        }
     }
 
-    fn read(&self, _: &Owner, frame: &Frame) -> Result<Option<StoredItem>, DecodeError> {
-        Ok(stored(frame, decode::<Written>(frame)?.old.as_deref()))
-    }
-}
-
-struct DeleteItem<'a> {
-    table: &'a TableRow,
-    key: &'a [u8],
-    return_old: bool,
-}
-
-impl Request for DeleteItem<'_> {
-    type Route = Owner;
-    type Answer = Option<StoredItem>;
-    const EFFECT: Effect = Effect::Write;
-    const LANE: LaneChoice = LaneChoice::BySize;
-
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Owner), NoRoute> {
-        owner(view, self.table, self.key)
-    }
-
-    fn encode(&self, route: &Owner, request_id: u64, timeout_us: u64) -> Bytes {
-        let Owner { partition, generation } = *route;
-        let delete = Delete { partition, generation, return_old: self.return_old, key: self.key };
-        encode(&delete, request_id, timeout_us)
-    }
-
-    fn read(&self, _: &Owner, frame: &Frame) -> Result<Option<StoredItem>, DecodeError> {
-        Ok(stored(frame, decode::<Written>(frame)?.old.as_deref()))
+    fn read(&self, _: &Owner, frame: &Frame) -> Result<WriteAnswer, DecodeError> {
+        if frame.header.kind == Kind::ConditionFailed as u16 {
+            let failed = decode::<ConditionFailed>(frame)?;
+            return Ok(WriteAnswer::ConditionFailed(stored(frame, failed.old.as_deref())));
+        }
+        let written = decode::<message::Written>(frame)?;
+        Ok(WriteAnswer::Written(Written {
+            old: stored(frame, written.old.as_deref()),
+            new: stored(frame, written.new.as_deref()),
+        }))
     }
 }
 
@@ -256,6 +292,7 @@ impl Request for RangeStep<'_> {
             bytes_max: self.range.bytes_max,
             lower: &span.lower,
             upper: span.upper.as_deref(),
+            filter: self.range.filter.as_deref(),
         };
         encode(&range, request_id, timeout_us)
     }
@@ -270,7 +307,7 @@ impl Step {
     /// Takes what was read off the range; false if nothing of it is left.
     fn shrink(&self, rest: &mut RangeRequest) -> Result<bool, Error> {
         if self.more {
-            let Some((last, _)) = self.part.rows().next_back() else {
+            let Some(last) = self.part.last() else {
                 return Err(Error::internal("a page is empty but says that there is more"));
             };
             match rest.reverse {

@@ -1,5 +1,6 @@
 //! What can go wrong with an operation, and whose fault it was.
 
+use crate::page::StoredItem;
 use evenkeel_caller::GiveUp;
 use evenkeel_wire::RefusalCode;
 use std::fmt;
@@ -36,6 +37,12 @@ pub enum Error {
     Invalid {
         /// What is wrong with it.
         message: String,
+    },
+    /// The condition of a write does not hold; nothing was written.
+    #[error("the condition does not hold")]
+    ConditionFailed {
+        /// The item that is there, if it was asked for and there is one.
+        old: Option<StoredItem>,
     },
     /// The client's certificate does not allow the request.
     #[error("not allowed: {message}")]

@@ -34,7 +34,7 @@ mod typed;
 
 pub use client::Client;
 pub use config::ClientConfig;
-pub use encoded::RangeRequest;
+pub use encoded::{Change, RangeRequest, Terms, Written};
 pub use error::{Error, SeedFailure};
 pub use evenkeel_caller::{BudgetPolicy, RetryPolicy};
 pub use page::{ItemPage, StoredItem};

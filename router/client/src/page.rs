@@ -49,6 +49,8 @@ impl fmt::Debug for StoredItem {
 pub struct ItemPage {
     parts: Vec<Part>,
     items: usize,
+    scanned: u64,
+    scanned_bytes: u64,
     /// Whether the page ended at a limit, so that the range may hold more behind the last item; false
     /// if the range has ended.
     pub more: bool,
@@ -70,14 +72,26 @@ impl ItemPage {
         self.items == 0
     }
 
-    /// The encoded key of the last row.
+    /// How many items were looked at, whether the filter held for them or not.
+    pub fn scanned(&self) -> u64 {
+        self.scanned
+    }
+
+    /// The size of the items looked at, by DynamoDB's rules.
+    pub fn scanned_bytes(&self) -> u64 {
+        self.scanned_bytes
+    }
+
+    /// The encoded key of the item looked at last.
     pub fn last_key(&self) -> Option<&[u8]> {
-        self.parts.last()?.rows().next_back().map(|(key, _)| key)
+        self.parts.last()?.last()
     }
 
     pub(crate) fn push(&mut self, part: Part) {
-        if !part.rows.is_empty() {
+        if part.scanned > 0 {
             self.items += part.rows.len();
+            self.scanned += u64::from(part.scanned);
+            self.scanned_bytes += part.scanned_bytes;
             self.parts.push(part);
         }
     }
@@ -88,6 +102,11 @@ impl ItemPage {
 pub(crate) struct Part {
     body: Bytes,
     rows: Vec<Row>,
+    last: Option<Range<usize>>,
+    /// How many items were looked at.
+    pub(crate) scanned: u32,
+    /// Their size.
+    pub(crate) scanned_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -103,15 +122,23 @@ impl Part {
         let row =
             |key: &[u8], item: &[u8]| Row { key: place(&frame.body, key), item: place(&frame.body, item) };
         let rows = page.rows.iter().map(|read| row(&read.key, &read.item)).collect();
-        Ok((Part { body: frame.body.clone(), rows }, page.more))
+        let part = Part {
+            body: frame.body.clone(),
+            rows,
+            last: page.last.as_ref().map(|last| place(&frame.body, last)),
+            scanned: page.scanned.into(),
+            scanned_bytes: page.scanned_bytes.into(),
+        };
+        Ok((part, page.more))
     }
 
     pub(crate) fn rows(&self) -> impl DoubleEndedIterator<Item = (&[u8], &[u8])> {
         self.rows.iter().map(|row| (&self.body[row.key.clone()], &self.body[row.item.clone()]))
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.rows.len()
+    /// The key of the item looked at last.
+    pub(crate) fn last(&self) -> Option<&[u8]> {
+        self.last.clone().map(|last| &self.body[last])
     }
 }
 
@@ -134,7 +161,8 @@ mod tests {
     #[test]
     fn rows_are_read_where_they_arrived() {
         let rows = vec![WireRow { key: b"a", item: b"first" }, WireRow { key: b"", item: b"" }];
-        let page = Page { applied: Slot(1), more: true, rows };
+        let page =
+            Page { applied: Slot(1), more: true, scanned: 3, scanned_bytes: 9, last: Some(b"c"), rows };
         let frame = frame::open(encode(&page, 1, 0)).unwrap();
         let (part, more) = Part::read(&frame).unwrap();
         assert!(more);
@@ -143,6 +171,7 @@ mod tests {
         let rows: Vec<_> = collected.rows().collect();
         assert_eq!(rows, [(&b"a"[..], &b"first"[..]), (&b""[..], &b""[..])]);
         assert!(frame.body.as_ptr_range().contains(&rows[0].1.as_ptr()));
-        assert_eq!((collected.len(), collected.last_key()), (2, Some(&b""[..])));
+        assert_eq!((collected.len(), collected.last_key()), (2, Some(&b"c"[..])));
+        assert_eq!((collected.scanned(), collected.scanned_bytes()), (3, 9));
     }
 }

@@ -135,6 +135,7 @@ impl Client {
             reverse: false,
             items_max: 0,
             bytes_max: u32::MAX,
+            filter: None,
         };
         let mut names = Vec::new();
         loop {

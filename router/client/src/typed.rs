@@ -135,7 +135,8 @@ impl Client {
         after: Option<&PageKey>,
     ) -> Result<ResultPage, Error> {
         let items_max = limit.unwrap_or(PAGE_ITEMS_MAX);
-        let mut range = RangeRequest { lower, upper, reverse, items_max, bytes_max: RANGE_BYTES_MAX };
+        let mut range =
+            RangeRequest { lower, upper, reverse, items_max, bytes_max: RANGE_BYTES_MAX, filter: None };
         if let Some(PageKey(after)) = after {
             begin_after(&mut range, after);
         }
@@ -402,6 +403,7 @@ mod tests {
             reverse,
             items_max: 1,
             bytes_max: 1,
+            filter: None,
         };
         type Case = (bool, &'static [u8], &'static [u8], &'static [u8]);
         let cases: [Case; 4] = [

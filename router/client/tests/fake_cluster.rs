@@ -118,8 +118,14 @@ async fn a_range_walks_partitions_in_key_order_and_says_whether_it_ended() {
     keys.sort();
     let size = item("key 00", 10).size_bytes() as u32;
     for reverse in [false, true] {
-        let whole =
-            RangeRequest { lower: vec![], upper: None, reverse, items_max: 1000, bytes_max: u32::MAX };
+        let whole = RangeRequest {
+            lower: vec![],
+            upper: None,
+            reverse,
+            items_max: 1000,
+            bytes_max: u32::MAX,
+            filter: None,
+        };
         let inner = RangeRequest { lower: keys[3].clone(), upper: Some(keys[27].clone()), ..whole.clone() };
         let cases = [
             (whole.clone(), 0..30, false),

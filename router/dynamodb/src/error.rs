@@ -17,6 +17,8 @@ pub enum ErrorKind {
     Serialization,
     /// The operation is not known.
     UnknownOperation,
+    /// The condition of a write does not hold.
+    ConditionalCheckFailed,
     /// The caller may not do this.
     AccessDenied,
     /// Our trouble; the outcome of a write may be unknown.
@@ -34,6 +36,9 @@ impl ErrorKind {
             ErrorKind::ResourceInUse => "com.amazonaws.dynamodb.v20120810#ResourceInUseException",
             ErrorKind::Serialization => "com.amazon.coral.service#SerializationException",
             ErrorKind::UnknownOperation => "com.amazon.coral.service#UnknownOperationException",
+            ErrorKind::ConditionalCheckFailed => {
+                "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"
+            }
             ErrorKind::AccessDenied => "com.amazon.coral.service#AccessDeniedException",
             ErrorKind::InternalServerError => "com.amazonaws.dynamodb.v20120810#InternalServerError",
             ErrorKind::ServiceUnavailable => "com.amazon.coral.availability#ServiceUnavailableException",
@@ -58,12 +63,14 @@ pub struct ApiError {
     pub kind: ErrorKind,
     /// Its text; may be empty.
     pub message: String,
+    /// The item that is there, as JSON, for a condition that does not hold.
+    pub item: Option<String>,
 }
 
 impl ApiError {
     /// An error of this type.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> ApiError {
-        ApiError { kind, message: message.into() }
+        ApiError { kind, message: message.into(), item: None }
     }
 
     /// A ValidationException.
@@ -114,6 +121,10 @@ impl ApiError {
             };
             out.extend_from_slice(name);
             write_string(out, &self.message);
+        }
+        if let Some(item) = &self.item {
+            out.extend_from_slice(b",\"Item\":");
+            out.extend_from_slice(item.as_bytes());
         }
         out.push(b'}');
     }

@@ -2,8 +2,8 @@
 
 use crate::error::ApiError;
 use crate::expression::{KeyComparison, KeyCondition};
-use crate::request::{Query, Scan};
-use evenkeel_model::key::{collection_prefix, encode_key, sort_prefix, successor};
+use crate::request::{Query, Scan, Segment};
+use evenkeel_model::key::{collection_prefix, encode_key, even_bound, sort_prefix, successor};
 use evenkeel_model::limits::{
     ITEM_BYTES_MAX, NESTING_LEVELS_MAX, PARTITION_KEY_BYTES_MAX, SORT_KEY_BYTES_MAX,
 };
@@ -162,14 +162,24 @@ pub fn scan_range(schema: &KeySchema, scan: &Scan) -> Result<KeyRange, ApiError>
             "The provided starting key is invalid: The provided key element does not match the schema",
         )
     };
-    let lower = match &scan.page.start {
-        None => Vec::new(),
-        Some(start) => {
-            let (partition, sort) = exact_values(schema, start).ok_or_else(invalid)?;
-            after(encode_key(&partition, sort.as_ref()))
+    let (mut lower, upper) = match scan.segment {
+        None => (Vec::new(), None),
+        Some(Segment { number, total }) => {
+            let bound = |index: u32| even_bound(index.into(), total.into());
+            (bound(number), (number + 1 < total).then(|| bound(number + 1)))
         }
     };
-    Ok(KeyRange { lower, upper: None, reverse: false })
+    if let Some(start) = &scan.page.start {
+        let (partition, sort) = exact_values(schema, start).ok_or_else(invalid)?;
+        let key = encode_key(&partition, sort.as_ref());
+        if key < lower || upper.as_ref().is_some_and(|upper| key >= *upper) {
+            return Err(ApiError::validation(
+                "The provided Exclusive start key does not map to the provided Segment and TotalSegments values.",
+            ));
+        }
+        lower = after(key);
+    }
+    Ok(KeyRange { lower, upper, reverse: false })
 }
 
 /// The least key behind `key`.

@@ -21,4 +21,5 @@ pub mod request;
 
 pub use decode::decode;
 pub use error::{ApiError, ErrorKind};
+pub use evenkeel_expression::Condition;
 pub use operation::Operation;

@@ -40,6 +40,8 @@ operations!(
     PutItem,
     /// Reads an item.
     GetItem,
+    /// Changes an item, or makes it.
+    UpdateItem,
     /// Deletes an item.
     DeleteItem,
     /// Reads up to 100 items.

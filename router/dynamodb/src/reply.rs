@@ -1,14 +1,19 @@
 //! Answers, written straight into the buffer that is sent, from stored items that are read in place.
 
-use crate::request::{BatchKeys, BatchWrite, Capacity};
+use crate::error::{ApiError, ErrorKind};
+use crate::expression::Projection;
+use crate::request::{BatchKeys, BatchWrite, Capacity, GetItem, ReadPage, ReturnValues, WriteRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use evenkeel_model::item::stored_item_bytes;
+use evenkeel_model::key::decode_key;
 use evenkeel_model::{
-    ArchivedAttribute, ArchivedAttributeValue, Attributes, ItemError, ItemView, KeyAttribute, KeySchema,
-    Number, encode_item,
+    ArchivedAttribute, ArchivedAttributeValue, Attributes, ItemError, ItemView, KeySchema, Number,
+    encode_item,
 };
 use std::io::Write as _;
 
+mod projected;
 mod tables;
 
 pub use tables::*;
@@ -165,71 +170,101 @@ fn consumed(out: &mut Vec<u8>, table: &str, capacity: Capacity, half_units: u64)
     }
 }
 
+/// Writes the parts of an item that are wanted.
+fn write_item(out: &mut Vec<u8>, item: &ItemView<'_>, projection: Option<&Projection>) {
+    match projection {
+        None => write_attributes(out, item.attributes()),
+        Some(projection) => projected::write_entries(out, item.attributes(), projection),
+    }
+}
+
 /// Writes the answer of GetItem.
 ///
 /// # Errors
 /// A stored item that is malformed.
-pub fn write_get(
-    out: &mut Vec<u8>,
-    table: &str,
-    capacity: Capacity,
-    consistent: bool,
-    stored: Option<&[u8]>,
-) -> Result<(), ItemError> {
+pub fn write_get(out: &mut Vec<u8>, request: &GetItem, stored: Option<&[u8]>) -> Result<(), ItemError> {
     out.push(b'{');
     let mut bytes = 0;
     if let Some(stored) = stored {
         let view = ItemView::parse(stored)?;
         bytes = u64::from(view.header().item_bytes);
         member(out, "Item");
-        write_attributes(out, view.attributes());
+        write_item(out, &view, request.projection.as_ref());
     }
-    consumed(out, table, capacity, read_half_units(bytes, consistent));
+    consumed(out, &request.table, request.capacity, read_half_units(bytes, request.consistent));
     out.push(b'}');
     Ok(())
 }
 
-/// Writes the answer of PutItem and DeleteItem; `new_bytes` is the size of the item put.
+/// What a write has done to its item.
+pub struct ItemWritten<'a> {
+    /// The item before, if it was asked for and there was one.
+    pub old: Option<&'a [u8]>,
+    /// The item afterwards, if it was asked for and there is one.
+    pub new: Option<&'a [u8]>,
+    /// The size of the item afterwards, where that is known without it.
+    pub new_bytes: u64,
+    /// What an update names.
+    pub named: Option<&'a Projection>,
+}
+
+/// Writes the answer of PutItem, DeleteItem and UpdateItem.
 ///
 /// # Errors
 /// A stored item that is malformed.
 pub fn write_written(
     out: &mut Vec<u8>,
-    table: &str,
-    capacity: Capacity,
-    new_bytes: u64,
-    old: Option<&[u8]>,
-    return_old: bool,
+    request: &WriteRequest,
+    written: &ItemWritten<'_>,
 ) -> Result<(), ItemError> {
     out.push(b'{');
-    let mut bytes = new_bytes;
-    if let Some(old) = old {
-        let view = ItemView::parse(old)?;
-        bytes = bytes.max(u64::from(view.header().item_bytes));
-        if return_old {
+    let (returned, projection) = match request.return_values {
+        ReturnValues::None => (None, None),
+        ReturnValues::AllOld => (written.old, None),
+        ReturnValues::AllNew => (written.new, None),
+        ReturnValues::UpdatedOld => (written.old, written.named),
+        ReturnValues::UpdatedNew => (written.new, written.named),
+    };
+    if let Some(stored) = returned {
+        let view = ItemView::parse(stored)?;
+        if projection.is_none_or(|projection| projected::any(view.attributes(), projection)) {
             member(out, "Attributes");
-            write_attributes(out, view.attributes());
+            write_item(out, &view, projection);
         }
     }
-    consumed(out, table, capacity, write_half_units(bytes));
+    let sizes = [written.old, written.new].map(|stored| stored.map_or(0, stored_item_bytes));
+    let bytes = written.new_bytes.max(sizes[0]).max(sizes[1]);
+    consumed(out, &request.table, request.capacity, write_half_units(bytes));
     out.push(b'}');
     Ok(())
 }
 
-/// How a page of Query or Scan is answered.
+/// The error that a condition does not hold; carries the item where that was asked for.
+///
+/// # Errors
+/// A stored item that is malformed.
+pub fn condition_failed(stored: Option<&[u8]>) -> Result<ApiError, ItemError> {
+    let mut error = ApiError::new(ErrorKind::ConditionalCheckFailed, "The conditional request failed");
+    if let Some(stored) = stored {
+        let mut json = Vec::new();
+        write_attributes(&mut json, ItemView::parse(stored)?.attributes());
+        error.item = Some(String::from_utf8(json).expect("JSON is UTF-8"));
+    }
+    Ok(error)
+}
+
+/// What a page of Query or Scan has found.
 pub struct PageReply<'a> {
-    /// The table's name.
-    pub table: &'a str,
-    /// What identifies its items.
+    /// What was asked for.
+    pub request: &'a ReadPage,
+    /// What identifies the table's items.
     pub schema: &'a KeySchema,
-    /// Whether consumed capacity is wanted.
-    pub capacity: Capacity,
-    /// Whether everything acknowledged was seen.
-    pub consistent: bool,
-    /// Whether only the number of items is wanted.
-    pub count_only: bool,
-    /// Whether there is more behind the last item.
-    pub more: bool,
+    /// How many items were looked at.
+    pub scanned: u64,
+    /// Their size.
+    pub scanned_bytes: u64,
+    /// The encoded key of the item looked at last, if there may be more behind it.
+    pub last: Option<&'a [u8]>,
 }
 
 /// Writes the answer of Query and Scan.
@@ -241,35 +276,35 @@ pub fn write_page<'a>(
     reply: &PageReply<'_>,
     items: impl IntoIterator<Item = &'a [u8]>,
 ) -> Result<(), ItemError> {
+    let request = reply.request;
     out.push(b'{');
-    if !reply.count_only {
+    if !request.count_only {
         out.extend_from_slice(b"\"Items\":[");
     }
-    let (mut count, mut bytes, mut last) = (0u64, 0, None);
+    let mut count = 0u64;
     for stored in items {
-        let view = ItemView::parse(stored)?;
-        bytes += u64::from(view.header().item_bytes);
-        if !reply.count_only {
+        if !request.count_only {
             if count > 0 {
                 out.push(b',');
             }
-            write_attributes(out, view.attributes());
+            write_item(out, &ItemView::parse(stored)?, request.projection.as_ref());
         }
         count += 1;
-        last = Some(view);
     }
-    if !reply.count_only {
+    if !request.count_only {
         out.push(b']');
     }
     member(out, "Count");
-    push(out, format_args!("{count},\"ScannedCount\":{count}"));
-    if let Some(last) = last.filter(|_| reply.more) {
-        member(out, "LastEvaluatedKey");
+    push(out, format_args!("{count},\"ScannedCount\":{}", reply.scanned));
+    if let Some((partition, sort)) = reply.last.and_then(decode_key) {
         let names = std::iter::once(&reply.schema.partition).chain(&reply.schema.sort);
-        let attributes = names.filter_map(|KeyAttribute { name, .. }| last.get(name));
-        write_list(out, *b"{}", attributes, write_attribute);
+        let values = std::iter::once(partition).chain(sort);
+        let key = names.zip(values).map(|(attribute, value)| (attribute.name.as_str(), value.to_attribute()));
+        member(out, "LastEvaluatedKey");
+        write_model(out, &key.collect());
     }
-    consumed(out, reply.table, reply.capacity, read_half_units(bytes, reply.consistent));
+    let half_units = read_half_units(reply.scanned_bytes, request.consistent);
+    consumed(out, &request.table, request.capacity, half_units);
     out.push(b'}');
     Ok(())
 }

@@ -52,7 +52,9 @@ pub fn api_error(error: Error) -> ApiError {
     let kind = match &error {
         Error::TableNotFound { .. } => return ApiError::table_not_found(),
         Error::TableExists { .. } | Error::TableInUse { .. } => ErrorKind::ResourceInUse,
-        Error::Protected { .. } | Error::Invalid { .. } => ErrorKind::Validation,
+        Error::Invalid { message } => return ApiError::validation(message),
+        Error::ConditionFailed { .. } => ErrorKind::ConditionalCheckFailed,
+        Error::Protected { .. } => ErrorKind::Validation,
         Error::Overloaded { .. } | Error::Unavailable { .. } | Error::Expired { .. } | Error::Closed => {
             ErrorKind::ServiceUnavailable
         }

@@ -34,6 +34,7 @@ pub async fn run(operation: Operation, call: Call<'_>) -> Result<Answer, ApiErro
     match operation {
         Operation::GetItem => items::get(client, body).await,
         Operation::PutItem => items::put(client, body).await,
+        Operation::UpdateItem => items::update(client, body).await,
         Operation::DeleteItem => items::delete(client, body).await,
         Operation::BatchGetItem => batch::get(client, body).await,
         Operation::BatchWriteItem => batch::write(client, body).await,

@@ -386,3 +386,48 @@ async fn a_second_process_on_the_same_data_is_refused_and_the_first_goes_on() {
     put(http, "guarded", &key("p", "s")).await;
     assert_eq!(get(http, "guarded", key("p", "s")).await, key("p", "s"));
 }
+
+#[tokio::test]
+async fn the_segments_of_a_scan_are_the_table_without_overlap() {
+    let directory = data_directory();
+    let dev = Dev::start(directory.path());
+    let http = &mut dev.http().await;
+    http.create_table("segments", &KEYS[..1]).await;
+    for n in 0..60 {
+        put(http, "segments", &json!({ "pk": text(&format!("item {n}")) })).await;
+    }
+    let mut seen = Vec::new();
+    for segment in 0..7 {
+        let scan = json!({ "TableName": "segments", "Segment": segment, "TotalSegments": 7, "Limit": 4 });
+        let (items, _) = http.pages("Scan", scan).await;
+        assert!(items.len() < 40, "segment {segment} holds {} of 60 items", items.len());
+        seen.extend(items.iter().map(|item| item["pk"]["S"].as_str().expect("a key").to_owned()));
+    }
+    seen.sort();
+    let mut expected: Vec<String> = (0..60).map(|n| format!("item {n}")).collect();
+    expected.sort();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn many_writers_of_one_counter_lose_no_increment() {
+    let directory = data_directory();
+    let dev = Dev::start(directory.path());
+    let http = &mut dev.http().await;
+    http.create_table("counters", &KEYS[..1]).await;
+    let increment = json!({ "TableName": "counters", "Key": { "pk": text("a") },
+        "UpdateExpression": "ADD hits :one", "ExpressionAttributeValues": { ":one": { "N": "1" } } });
+    let mut writers = Vec::new();
+    for _ in 0..8 {
+        let (mut http, increment) = (dev.http().await, increment.clone());
+        writers.push(tokio::spawn(async move {
+            for _ in 0..50 {
+                http.call("UpdateItem", increment.clone()).await;
+            }
+        }));
+    }
+    for writer in writers {
+        writer.await.expect("no writer panics");
+    }
+    assert_eq!(get(http, "counters", json!({ "pk": text("a") })).await["hits"], json!({ "N": "400" }));
+}

@@ -172,7 +172,14 @@ async fn the_keys_of_a_table_are_spread_over_all_three_nodes() {
     };
     let prefix = partitions_prefix();
     let upper = successor(&prefix);
-    let all = RangeRequest { lower: prefix, upper, reverse: false, items_max: 1000, bytes_max: 1 << 20 };
+    let all = RangeRequest {
+        lower: prefix,
+        upper,
+        reverse: false,
+        items_max: 1000,
+        bytes_max: 1 << 20,
+        filter: None,
+    };
     let page = client.range_encoded(&catalogue, &all).await.expect("the catalogue is read like a table");
     let partitions: Vec<PartitionRow> = page
         .rows()

@@ -376,16 +376,17 @@ impl Request {
         let put = decode::<Put>(&self.frame).unwrap();
         self.on_partition((&put.partition).into(), (&put.generation).into(), |partition| {
             assert!(partition.row.owns(&put.key));
-            let old = partition.items.insert(put.key.to_vec(), put.item.to_vec()).filter(|_| put.return_old);
-            self.reply(&Written { slot: Slot(1), old: old.as_deref() })
+            let old =
+                partition.items.insert(put.key.to_vec(), put.item.to_vec()).filter(|_| put.terms.return_old);
+            self.reply(&Written { slot: Slot(1), old: old.as_deref(), new: None })
         })
     }
 
     fn delete(&self) -> Bytes {
         let delete = decode::<Delete>(&self.frame).unwrap();
         self.on_partition((&delete.partition).into(), (&delete.generation).into(), |partition| {
-            let old = partition.items.remove(&*delete.key).filter(|_| delete.return_old);
-            self.reply(&Written { slot: Slot(1), old: old.as_deref() })
+            let old = partition.items.remove(&*delete.key).filter(|_| delete.terms.return_old);
+            self.reply(&Written { slot: Slot(1), old: old.as_deref(), new: None })
         })
     }
 
@@ -408,7 +409,14 @@ impl Request {
                 bytes += u32::from_le_bytes(item[4..8].try_into().unwrap());
                 rows.push(Row { key, item });
             }
-            self.reply(&Page { applied, more: rows.len() < all.len(), rows })
+            self.reply(&Page {
+                applied,
+                more: rows.len() < all.len(),
+                scanned: rows.len() as u32,
+                scanned_bytes: bytes.into(),
+                last: rows.last().map(|row| row.key),
+                rows,
+            })
         })
     }
 

@@ -1,6 +1,6 @@
 //! Requests about many items, each for itself.
 
-use super::items::Capacity;
+use super::Capacity;
 use crate::attribute::JsonAttributes;
 use crate::constraint::Constraints;
 use crate::decode::decode;

@@ -1,0 +1,98 @@
+//! Messages to the control plane, and from it to the shards: tables and partitions come, change and go.
+
+use evenkeel_model::{Generation, KeySchema, PartitionId};
+use rkyv::with::InlineAsBox;
+use rkyv::{Archive, Serialize};
+
+/// Asks the control plane, beside partition 0, to make a table.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct CreateTable {
+    /// The table's name.
+    pub name: String,
+    /// What identifies its items.
+    pub schema: KeySchema,
+    /// How its use is paid for.
+    pub billing: Billing,
+    /// Whether DeleteTable shall be refused.
+    pub deletion_protection: bool,
+    /// Keys and values of its tags.
+    pub tags: Vec<(String, String)>,
+}
+
+/// How the use of a table is paid for.
+#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Billing {
+    /// By what was used.
+    OnDemand,
+    /// By what was set aside: read and write capacity units a second.
+    Provisioned(u64, u64),
+}
+
+/// Asks the control plane to change what a table is like; what is not named stays.
+#[derive(Archive, Serialize, Clone, Debug, Default)]
+pub struct UpdateTable {
+    /// The table's name.
+    pub name: String,
+    /// How its use is to be paid for.
+    pub billing: Option<Billing>,
+    /// Whether DeleteTable shall be refused.
+    pub deletion_protection: Option<bool>,
+    /// Tags to be set, by key and value.
+    pub tags_set: Vec<(String, String)>,
+    /// Keys of tags to be removed; those that are not there are ignored.
+    pub tags_removed: Vec<String>,
+}
+
+/// Asks the control plane to delete a table.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct DeleteTable {
+    /// The table's name.
+    pub name: String,
+}
+
+impl ArchivedCreateTable {
+    /// Keys and values of its tags.
+    pub fn tags(&self) -> impl Iterator<Item = (String, String)> {
+        self.tags.iter().map(|tag| (tag.0.as_str().to_owned(), tag.1.as_str().to_owned()))
+    }
+}
+
+impl ArchivedUpdateTable {
+    /// Tags to be set, by key and value.
+    pub fn tags_set(&self) -> impl Iterator<Item = (String, String)> {
+        self.tags_set.iter().map(|tag| (tag.0.as_str().to_owned(), tag.1.as_str().to_owned()))
+    }
+}
+
+/// The answer to [`CreateTable`], [`UpdateTable`] and [`DeleteTable`].
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Table<'a> {
+    /// The table's row of the catalogue, as a stored item.
+    #[rkyv(with = InlineAsBox)]
+    pub row: &'a [u8],
+}
+
+/// Tells a shard to hold a partition; done already is done.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct CreatePartition<'a> {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation.
+    pub generation: Generation,
+    /// The partition's row of the catalogue, as a stored item.
+    #[rkyv(with = InlineAsBox)]
+    pub row: &'a [u8],
+}
+
+/// Tells a shard to forget a partition and what it holds; done already is done.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct DropPartition {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation.
+    pub generation: Generation,
+}
+
+/// The answer to [`CreatePartition`] and [`DropPartition`]: it is durable.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct Done {}

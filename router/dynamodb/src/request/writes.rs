@@ -1,0 +1,229 @@
+//! Requests that write one item: PutItem, DeleteItem, UpdateItem.
+
+use super::{Capacity, Outcome};
+use crate::attribute::{JsonAttributes, JsonValue};
+use crate::constraint::Constraints;
+use crate::decode::decode;
+use crate::error::ApiError;
+use crate::expression::{Placeholders, Projection, parse_condition, parse_update};
+use evenkeel_expression::{Condition, Update};
+use evenkeel_model::{Attributes, KeySchema};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
+
+/// What of the item a write returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturnValues {
+    /// Nothing.
+    None,
+    /// The item before.
+    AllOld,
+    /// The item afterwards.
+    AllNew,
+    /// Of the item before, what the update names.
+    UpdatedOld,
+    /// Of the item afterwards, what the update names.
+    UpdatedNew,
+}
+
+impl ReturnValues {
+    const WORDS: [&str; 5] = ["ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW"];
+
+    fn parse(constraints: &mut Constraints, text: Option<&str>) -> ReturnValues {
+        constraints.one_of("returnValues", text, &ReturnValues::WORDS);
+        match text {
+            Some("ALL_OLD") => ReturnValues::AllOld,
+            Some("ALL_NEW") => ReturnValues::AllNew,
+            Some("UPDATED_OLD") => ReturnValues::UpdatedOld,
+            Some("UPDATED_NEW") => ReturnValues::UpdatedNew,
+            _ => ReturnValues::None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WriteJson {
+    table_name: Option<String>,
+    item: Option<JsonAttributes>,
+    key: Option<JsonAttributes>,
+    return_values: Option<String>,
+    return_consumed_capacity: Option<String>,
+    return_item_collection_metrics: Option<String>,
+    return_values_on_condition_check_failure: Option<String>,
+    condition_expression: Option<String>,
+    update_expression: Option<String>,
+    expression_attribute_names: Option<BTreeMap<String, String>>,
+    expression_attribute_values: Option<BTreeMap<String, JsonValue>>,
+    expected: Option<IgnoredAny>,
+    attribute_updates: Option<IgnoredAny>,
+    conditional_operator: Option<IgnoredAny>,
+}
+
+/// What all writes have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WriteRequest {
+    /// The table's name.
+    pub table: String,
+    /// What must hold for the item that is there.
+    pub condition: Option<Condition>,
+    /// What of the item is wanted.
+    pub return_values: ReturnValues,
+    /// Whether the item is wanted for which the condition does not hold.
+    pub return_old_on_failure: bool,
+    /// Whether consumed capacity is wanted.
+    pub capacity: Capacity,
+}
+
+impl WriteJson {
+    fn check(&self, constraints: &mut Constraints) -> WriteRequest {
+        let metrics = self.return_item_collection_metrics.as_deref();
+        constraints.one_of("returnItemCollectionMetrics", metrics, &["SIZE", "NONE"]);
+        let on_failure = self.return_values_on_condition_check_failure.as_deref();
+        constraints.one_of("returnValuesOnConditionCheckFailure", on_failure, &["ALL_OLD", "NONE"]);
+        WriteRequest {
+            table: constraints.table_name("tableName", self.table_name.clone()),
+            condition: None,
+            return_values: ReturnValues::parse(constraints, self.return_values.as_deref()),
+            return_old_on_failure: on_failure == Some("ALL_OLD"),
+            capacity: Capacity::parse(constraints, self.return_consumed_capacity.as_deref()),
+        }
+    }
+
+    fn refuse_unsupported(&self) -> Result<(), ApiError> {
+        ApiError::refuse(&[
+            ("Expected", self.expected.is_some()),
+            ("AttributeUpdates", self.attribute_updates.is_some()),
+            ("ConditionalOperator", self.conditional_operator.is_some()),
+        ])
+    }
+
+    fn placeholders(&mut self) -> Result<Placeholders, ApiError> {
+        let expressions = self.condition_expression.is_some() || self.update_expression.is_some();
+        let values = self.expression_attribute_values.take();
+        let values = values.map(|values| values.into_iter().map(|(key, value)| (key, value.0)).collect());
+        Placeholders::new(self.expression_attribute_names.take(), values, expressions)
+    }
+
+    fn condition(&self, placeholders: &Placeholders) -> Result<Option<Condition>, ApiError> {
+        let parse = |source: &String| parse_condition("ConditionExpression", source, placeholders);
+        self.condition_expression.as_ref().map(parse).transpose()
+    }
+
+    /// A write of which only the old item can be returned.
+    fn plain(mut self, mut request: WriteRequest) -> Result<WriteRequest, ApiError> {
+        if !matches!(request.return_values, ReturnValues::None | ReturnValues::AllOld) {
+            return Err(ApiError::validation("ReturnValues can only be ALL_OLD or NONE"));
+        }
+        self.update_expression = None;
+        self.refuse_unsupported()?;
+        let placeholders = self.placeholders()?;
+        request.condition = self.condition(&placeholders)?;
+        placeholders.check_used()?;
+        Ok(request)
+    }
+}
+
+/// Replaces an item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PutItem {
+    /// What all writes have.
+    pub write: WriteRequest,
+    /// The new item.
+    pub item: Attributes,
+}
+
+impl PutItem {
+    /// Decodes and checks a body.
+    ///
+    /// # Errors
+    /// See [`decode`] and [`parse_condition`].
+    pub fn parse(body: &[u8]) -> Outcome<PutItem> {
+        let mut json: WriteJson = decode(body)?;
+        let mut constraints = Constraints::default();
+        let item = constraints.required("item", json.item.take()).unwrap_or_default().0;
+        let request = json.check(&mut constraints);
+        constraints.check()?;
+        Ok(PutItem { write: json.plain(request)?, item })
+    }
+}
+
+/// Deletes an item.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeleteItem {
+    /// What all writes have.
+    pub write: WriteRequest,
+    /// The item's key.
+    pub key: Attributes,
+}
+
+impl DeleteItem {
+    /// Decodes and checks a body.
+    ///
+    /// # Errors
+    /// See [`decode`] and [`parse_condition`].
+    pub fn parse(body: &[u8]) -> Outcome<DeleteItem> {
+        let mut json: WriteJson = decode(body)?;
+        let mut constraints = Constraints::default();
+        let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
+        let request = json.check(&mut constraints);
+        constraints.check()?;
+        Ok(DeleteItem { write: json.plain(request)?, key })
+    }
+}
+
+/// Changes an item, or makes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpdateItem {
+    /// What all writes have.
+    pub write: WriteRequest,
+    /// The item's key.
+    pub key: Attributes,
+    /// What is changed.
+    pub update: Update,
+}
+
+impl UpdateItem {
+    /// Decodes and checks a body.
+    ///
+    /// # Errors
+    /// See [`decode`], [`parse_update`] and [`parse_condition`].
+    pub fn parse(body: &[u8]) -> Outcome<UpdateItem> {
+        let mut json: WriteJson = decode(body)?;
+        let mut constraints = Constraints::default();
+        let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
+        let mut write = json.check(&mut constraints);
+        constraints.check()?;
+        json.refuse_unsupported()?;
+        let placeholders = json.placeholders()?;
+        let update = match &json.update_expression {
+            Some(source) => parse_update(source, &placeholders)?,
+            None => Update::default(),
+        };
+        write.condition = json.condition(&placeholders)?;
+        placeholders.check_used()?;
+        Ok(UpdateItem { write, key, update })
+    }
+
+    /// What the update names.
+    pub fn named(&self) -> Projection {
+        Projection::new(self.update.targets())
+    }
+
+    /// Whether the update leaves the key alone.
+    ///
+    /// # Errors
+    /// DynamoDB's text, with the attribute.
+    pub fn check_key(&self, schema: &KeySchema) -> Result<(), ApiError> {
+        let key = |name: &str| {
+            schema.partition.name == name || schema.sort.as_ref().is_some_and(|sort| sort.name == name)
+        };
+        match self.update.targets().map(|path| path.root()).find(|name| key(name)) {
+            None => Ok(()),
+            Some(name) => Err(ApiError::invalid_values(format_args!(
+                "Cannot update attribute {name}. This attribute is part of the key"
+            ))),
+        }
+    }
+}
