@@ -12,7 +12,7 @@
 //!
 //! All bytes after the first are complemented for negative numbers.
 //!
-//! This module reads, prints, compares and encodes; sums are in [`arithmetic`].
+//! This module reads, prints, compares and encodes; sums are made by `arithmetic`.
 
 mod arithmetic;
 

@@ -10,7 +10,7 @@ import traceback
 from decimal import Decimal
 
 import boto3
-from boto3.dynamodb.conditions import Key
+from boto3.dynamodb.conditions import Attr, Key
 from boto3.dynamodb.types import Binary
 from botocore.exceptions import ClientError
 
@@ -159,6 +159,28 @@ def test_scans_see_every_item_once_over_all_pages():
         for n in range(90):
             batch.delete_item(Key={"pk": f"p{n}"})
     assert table.scan()["Count"] == 0
+
+
+def test_updates_conditions_filters_and_batches_by_the_builders_of_boto3():
+    table = create("built", ("pk", "S"), ("sk", "N"))
+    for n in range(10):
+        table.put_item(Item={"pk": "a", "sk": n, "status": "even" if n % 2 == 0 else "odd", "tags": {"x", "y"}})
+    refused("ConditionalCheckFailedException", table.put_item, Item={"pk": "a", "sk": 1},
+            ConditionExpression=Attr("pk").not_exists())
+    updated = table.update_item(
+        Key={"pk": "a", "sk": 1}, UpdateExpression="SET #s = :s, hits = if_not_exists(hits, :zero) + :one DELETE tags :x",
+        ConditionExpression=Attr("status").eq("odd") & Attr("tags").contains("x"),
+        ExpressionAttributeNames={"#s": "status"},
+        ExpressionAttributeValues={":s": "done", ":zero": 0, ":one": 1, ":x": {"x"}}, ReturnValues="UPDATED_NEW")
+    assert updated["Attributes"] == {"status": "done", "hits": 1, "tags": {"y"}}, updated
+    found = table.query(KeyConditionExpression=Key("pk").eq("a") & Key("sk").lt(6),
+                        FilterExpression=Attr("status").eq("odd"), ProjectionExpression="sk")
+    assert [item["sk"] for item in found["Items"]] == [3, 5] and found["ScannedCount"] == 6, found
+    scanned = table.scan(FilterExpression=Attr("status").is_in(["done", "even"]), Select="COUNT")
+    assert (scanned["Count"], scanned["ScannedCount"]) == (6, 10), scanned
+    keys = [{"pk": "a", "sk": n} for n in range(20)]
+    got = resource.batch_get_item(RequestItems={"built": {"Keys": keys}})["Responses"]["built"]
+    assert sorted(int(item["sk"]) for item in got) == list(range(10)), got
 
 
 def test_errors_are_the_codes_and_texts_of_dynamodb():
