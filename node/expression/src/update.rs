@@ -46,6 +46,17 @@ pub struct Update {
     pub actions: Vec<Action>,
 }
 
+impl Action {
+    /// What is written.
+    pub fn path(&self) -> &Path {
+        match self {
+            Action::Set(path, _) | Action::Remove(path) | Action::Add(path, _) | Action::Delete(path, _) => {
+                path
+            }
+        }
+    }
+}
+
 impl Update {
     /// Appends an operand and yields its number.
     pub fn operand(&mut self, operand: SetOperand) -> u16 {
@@ -55,11 +66,7 @@ impl Update {
 
     /// The paths that are written.
     pub fn targets(&self) -> impl Iterator<Item = &Path> {
-        self.actions.iter().map(|action| match action {
-            Action::Set(path, _) | Action::Remove(path) | Action::Add(path, _) | Action::Delete(path, _) => {
-                path
-            }
-        })
+        self.actions.iter().map(Action::path)
     }
 }
 

@@ -38,6 +38,9 @@ fn conversion(text: &str) -> String {
     };
     let token = match found.split([' ', '`']).next().unwrap_or(found) {
         "map" => return "Start of structure or map found where not expected".to_owned(),
+        "sequence" if expected.starts_with("a string") => {
+            return "Unrecognized collection type class java.lang.String".to_owned();
+        }
         "sequence" => return "Unrecognized collection type found where not expected".to_owned(),
         "integer" | "floating" => "NUMBER_VALUE",
         "boolean" if found.contains("true") => "TRUE_VALUE",

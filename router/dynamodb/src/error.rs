@@ -78,6 +78,16 @@ impl ApiError {
         ApiError::new(ErrorKind::Validation, message)
     }
 
+    /// A validation error in the form in which the writes of single items tell theirs, but for values
+    /// that are none at all.
+    pub fn enveloped(mut self) -> ApiError {
+        let bare = ["Supplied AttributeValue ", "may not be empty", "should not be empty", " detected: "];
+        if self.kind == ErrorKind::Validation && !bare.iter().any(|text| self.message.contains(text)) {
+            self.message.insert_str(0, "1 validation error detected: ");
+        }
+        self
+    }
+
     /// A ValidationException about the values of parameters.
     pub fn invalid_values(message: impl std::fmt::Display) -> ApiError {
         ApiError::validation(format!("One or more parameter values were invalid: {message}"))

@@ -299,7 +299,8 @@ async fn errors_have_the_type_and_text_of_dynamodb() {
             "PutItem",
             item(digits),
             "ValidationException",
-            "Attempting to store more than 38 significant digits in a Number".to_owned(),
+            "1 validation error detected: Attempting to store more than 38 significant digits in a Number"
+                .to_owned(),
         ),
         (
             "GetItem",

@@ -37,7 +37,7 @@ enum Part {
     Chaos,
     /// Real clients of the HTTP API, installed into a temporary directory
     Clients,
-    /// Comparison with reference implementations
+    /// Random requests compared with an emulator that is checked against the real service
     Oracle,
     /// Fuzzing of every parser
     Fuzz,
@@ -49,7 +49,8 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> 
     let calls = calls(arguments, binary.as_str())?;
     let mut counts = TestCounts::default();
     let mut outcome = Ok(());
-    let closing = if arguments.part == Part::Clients { Closing::Plain } else { Closing::Cargo };
+    let plain = matches!(arguments.part, Part::Clients | Part::Oracle);
+    let closing = if plain { Closing::Plain } else { Closing::Cargo };
     for call in calls {
         let (more, result) = call.run_counted(&workspace.root, closing);
         counts.passed += more.passed;
@@ -89,7 +90,11 @@ fn calls(arguments: &Arguments, binary: &str) -> Result<Vec<Call>, Failure> {
             let call = Call::new("bash tests/cluster/clients/run.sh").with("EVENKEEL_BINARY", binary);
             vec![release, arguments.configure(call)]
         }
-        part @ (Part::Sim | Part::Search | Part::Powercut | Part::Chaos | Part::Oracle | Part::Fuzz) => {
+        Part::Oracle => {
+            let call = Call::new("bash tests/cluster/oracle/run.sh").with("EVENKEEL_BINARY", binary);
+            vec![release, arguments.configure(call)]
+        }
+        part @ (Part::Sim | Part::Search | Part::Powercut | Part::Chaos | Part::Fuzz) => {
             return Err(Failure::NotRun { what: name(part), reason: "it is not built yet".to_owned() });
         }
     };
@@ -159,11 +164,15 @@ mod tests {
             lines("clients"),
             ["cargo build --release", "EVENKEEL_BINARY=evenkeel bash tests/cluster/clients/run.sh"]
         );
+        assert_eq!(
+            lines("oracle --seeds 0..9")[1],
+            "EVENKEEL_BINARY=evenkeel EVENKEEL_SEEDS=0..9 bash tests/cluster/oracle/run.sh"
+        );
     }
 
     #[test]
     fn a_part_that_is_not_built_does_not_pass() {
-        for part in ["sim", "search", "powercut", "chaos", "oracle", "fuzz"] {
+        for part in ["sim", "search", "powercut", "chaos", "fuzz"] {
             let failure = calls(&parse(part).unwrap(), "evenkeel").unwrap_err();
             assert_eq!(failure.to_string(), format!("NOT RUN: {part}: it is not built yet"));
         }

@@ -21,6 +21,7 @@ pub struct Parser<'a> {
     placeholders: &'a Placeholders,
     operators: usize,
     noted: Option<Fault>,
+    noted_first: Option<Fault>,
 }
 
 /// Parses an expression of a parameter, such as `ConditionExpression`.
@@ -52,12 +53,12 @@ fn whole<T>(
     if lexed.has_redundant_parentheses() {
         return Err("The expression has redundant parentheses;".to_owned());
     }
-    let mut parser = Parser { lexed, at: 0, placeholders, operators: 0, noted: None };
+    let mut parser = Parser { lexed, at: 0, placeholders, operators: 0, noted: None, noted_first: None };
     let parsed = body(&mut parser)?;
     if parser.peek().is_some() {
         return Err(parser.unexpected());
     }
-    match parser.noted {
+    match parser.noted_first.or(parser.noted) {
         Some(fault) => Err(fault),
         None => Ok(parsed),
     }
@@ -85,6 +86,11 @@ impl<'a> Parser<'a> {
     /// Keeps the first fault of meaning for the end.
     pub fn note(&mut self, fault: impl Into<Fault>) {
         self.noted.get_or_insert(fault.into());
+    }
+
+    /// Keeps the first fault of meaning of those that come before all others.
+    pub fn note_first(&mut self, fault: impl Into<Fault>) {
+        self.noted_first.get_or_insert(fault.into());
     }
 
     pub fn is_symbol(&self, symbol: &str) -> bool {

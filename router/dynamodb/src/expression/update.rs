@@ -46,12 +46,25 @@ pub fn parse_update(source: &str, placeholders: &Placeholders) -> Result<Update,
                 break;
             }
         }
-        let targets: Vec<&Path> = update.targets().collect();
+        let mut actions: Vec<&Action> = update.actions.iter().collect();
+        actions.sort_by_key(|action| rank(action));
+        actions.iter().for_each(|action| check_operand_of_section(parser, action));
+        let targets: Vec<&Path> = actions.into_iter().map(Action::path).collect();
         if let Some(fault) = overlap(&targets) {
             parser.note(fault);
         }
         Ok(update)
     })
+}
+
+/// Paths are told of section by section, in this order.
+fn rank(action: &Action) -> u8 {
+    match action {
+        Action::Set(..) => 0,
+        Action::Remove(_) => 1,
+        Action::Add(..) => 2,
+        Action::Delete(..) => 3,
+    }
 }
 
 fn action(parser: &mut Parser<'_>, section: &str, update: &mut Update) -> Result<Action, Fault> {
@@ -66,16 +79,10 @@ fn action(parser: &mut Parser<'_>, section: &str, update: &mut Update) -> Result
         "REMOVE" => Ok(Action::Remove(path)),
         "ADD" => {
             let value = parser.value()?;
-            if !matches!(value, AttributeValue::N(_)) && !is_set(&value) {
-                note_section_type(parser, section, &value);
-            }
             Ok(Action::Add(path, value))
         }
         _ => {
             let value = parser.value()?;
-            if !is_set(&value) {
-                note_section_type(parser, section, &value);
-            }
             Ok(Action::Delete(path, value))
         }
     }
@@ -85,8 +92,14 @@ fn is_set(value: &AttributeValue) -> bool {
     matches!(value, AttributeValue::Ss(_) | AttributeValue::Ns(_) | AttributeValue::Bs(_))
 }
 
-/// ADD and DELETE spell types out.
-fn note_section_type(parser: &mut Parser<'_>, section: &str, value: &AttributeValue) {
+/// Notes a value that ADD or DELETE does not take. They spell types out, and are looked at before what
+/// SET is made from.
+fn check_operand_of_section(parser: &mut Parser<'_>, action: &Action) {
+    let (section, value) = match action {
+        Action::Add(_, value) if !matches!(value, AttributeValue::N(_)) && !is_set(value) => ("ADD", value),
+        Action::Delete(_, value) if !is_set(value) => ("DELETE", value),
+        _ => return,
+    };
     let spelled = match value {
         AttributeValue::S(_) => "STRING",
         AttributeValue::N(_) => "NUMBER",
@@ -95,8 +108,8 @@ fn note_section_type(parser: &mut Parser<'_>, section: &str, value: &AttributeVa
         AttributeValue::M(_) => "MAP",
         other => other.type_name(),
     };
-    parser.note(format!(
-        "Incorrect operand type for operator or function; operator: {section}, operand type: {spelled}, typeSet: ALLOWED_FOR_{section}_OPERAND"
+    parser.note_first(format!(
+        "Incorrect operand type for operator or function; operator: {section}, operand type: {spelled}, typeSet: ALLOWED_FOR_ADD_OPERAND"
     ));
 }
 

@@ -74,6 +74,9 @@ impl BatchWriteItem {
             .collect();
         constraints.check()?;
         let count: usize = items.iter().map(|(_, writes)| writes.len()).sum();
+        if items.is_empty() {
+            return Err(ApiError::validation("The requestItems parameter is required for BatchWriteItem"));
+        }
         if count == 0 || items.iter().any(|(_, writes)| writes.is_empty()) {
             let text = "1 validation error detected: Value at 'requestItems' failed to satisfy constraint: Member must have length greater than or equal to 1";
             return Err(ApiError::validation(text));

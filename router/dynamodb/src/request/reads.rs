@@ -69,7 +69,9 @@ impl ReadJson {
 
     fn page(&self, constraints: &mut Constraints) -> ReadPage {
         let table = constraints.table_name("tableName", self.table_name.clone());
-        constraints.within("limit", self.limit, 1, i64::from(i32::MAX));
+        if self.limit.is_some_and(|limit| limit < 1) {
+            constraints.too_small("Limit", 1);
+        }
         let select = self.select.as_deref();
         let words = ["SPECIFIC_ATTRIBUTES", "COUNT", "ALL_ATTRIBUTES", "ALL_PROJECTED_ATTRIBUTES"];
         constraints.one_of("select", select, &words);
@@ -102,7 +104,7 @@ impl ReadJson {
             }
             _ => return Ok(()),
         };
-        Err(ApiError::invalid_values(text))
+        Err(ApiError::validation(text).enveloped())
     }
 
     fn expressions(&self, page: &mut ReadPage, placeholders: &Placeholders) -> Result<(), ApiError> {
@@ -137,13 +139,14 @@ impl GetItem {
     pub fn parse(body: &[u8]) -> Outcome<GetItem> {
         let mut json: ReadJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let table = constraints.table_name("tableName", json.table_name.take());
         let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
+        let table = constraints.table_name("tableName", json.table_name.take());
         let capacity = Capacity::parse(&mut constraints, json.return_consumed_capacity.as_deref());
         constraints.check()?;
         json.refuse_unsupported()?;
         json.filter_expression = None;
         json.key_condition_expression = None;
+        json.expression_attribute_values = None;
         let placeholders = json.placeholders()?;
         let projection = json.projection(&placeholders)?;
         placeholders.check_used()?;
@@ -197,12 +200,12 @@ impl Query {
         json.refuse_unsupported()?;
         json.check_select()?;
         let placeholders = json.placeholders()?;
-        json.expressions(&mut page, &placeholders)?;
         let Some(source) = &json.key_condition_expression else {
             let text = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.";
             return Err(ApiError::validation(text));
         };
         let conditions = parse_key_condition(source, &placeholders)?;
+        json.expressions(&mut page, &placeholders)?;
         placeholders.check_used()?;
         Ok(Query { page, conditions, reverse: json.scan_index_forward == Some(false) })
     }

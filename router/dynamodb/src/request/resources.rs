@@ -162,7 +162,7 @@ impl DescribeOfTable {
     pub fn parse(body: &[u8]) -> Result<DescribeOfTable, ApiError> {
         let json: NameJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let table = constraints.table_name("tableName", json.table_name);
+        let table = constraints.name_of_table(json.table_name)?;
         constraints.check().map(|()| DescribeOfTable { table })
     }
 }

@@ -95,10 +95,10 @@ impl CreateTable {
     pub fn parse(body: &[u8]) -> Result<CreateTable, ApiError> {
         let json: CreateJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let table = constraints.table_name("tableName", json.table_name.clone());
+        let table = constraints.name_of_table(json.table_name.clone())?;
         constraints.one_of("billingMode", json.billing_mode.as_deref(), &BILLING_MODES);
-        let definitions = definitions(&mut constraints, json.attribute_definitions.as_deref());
         let elements = elements(&mut constraints, json.key_schema.as_deref());
+        let definitions = definitions(&mut constraints, json.attribute_definitions.as_deref());
         check_units(&mut constraints, json.provisioned_throughput.as_ref());
         constraints.check()?;
         refuse_unsupported(&json)?;
@@ -182,31 +182,24 @@ pub(super) fn check_units(constraints: &mut Constraints, units: Option<&Throughp
 }
 
 fn schema(elements: &[(String, String)], definitions: &[(String, String)]) -> Result<KeySchema, ApiError> {
-    let invalid = |text: &str| ApiError::invalid_values(text);
+    let invalid = |text: &str| ApiError::validation(text);
     if elements[0].1 != "HASH" {
         return Err(invalid("Invalid KeySchema: The first KeySchemaElement is not a HASH key type"));
     }
     if elements.get(1).is_some_and(|(_, kind)| kind != "RANGE") {
         return Err(invalid("Invalid KeySchema: The second KeySchemaElement is not a RANGE key type"));
     }
+    let find = |name: &str| definitions.iter().find(|(defined, _)| defined == name);
+    if elements.iter().any(|(name, _)| find(name).is_none()) {
+        return Err(invalid("Invalid KeySchema: Some index key attribute have no definition"));
+    }
     if elements.get(1).is_some_and(|(name, _)| *name == elements[0].0) {
         return Err(invalid(
             "Both the Hash Key and the Range Key element in the KeySchema have the same name",
         ));
     }
-    let list = |names: &[(String, String)]| {
-        names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
-    };
-    let find = |name: &str| definitions.iter().find(|(defined, _)| defined == name);
-    if elements.iter().any(|(name, _)| find(name).is_none()) {
-        return Err(ApiError::invalid_values(format_args!(
-            "Some index key attributes are not defined in AttributeDefinitions. Keys: [{}], AttributeDefinitions: [{}]",
-            list(elements),
-            list(definitions)
-        )));
-    }
     if definitions.len() != elements.len() {
-        return Err(invalid(
+        return Err(ApiError::invalid_values(
             "Number of attributes in KeySchema does not exactly match number of attributes defined in AttributeDefinitions",
         ));
     }
@@ -260,7 +253,7 @@ struct NameJson {
 fn parse_name(body: &[u8]) -> Result<String, ApiError> {
     let json: NameJson = decode(body)?;
     let mut constraints = Constraints::default();
-    let table = constraints.table_name("tableName", json.table_name);
+    let table = constraints.name_of_table(json.table_name)?;
     constraints.check().map(|()| table)
 }
 

@@ -51,7 +51,7 @@ impl UpdateTable {
     pub fn parse(body: &[u8]) -> Result<UpdateTable, ApiError> {
         let json: UpdateJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let table = constraints.table_name("tableName", json.table_name.clone());
+        let table = constraints.name_of_table(json.table_name.clone())?;
         constraints.one_of("billingMode", json.billing_mode.as_deref(), &BILLING_MODES);
         check_units(&mut constraints, json.provisioned_throughput.as_ref());
         constraints.check()?;

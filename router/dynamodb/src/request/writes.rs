@@ -28,16 +28,20 @@ pub enum ReturnValues {
 }
 
 impl ReturnValues {
-    const WORDS: [&str; 5] = ["ALL_NEW", "UPDATED_OLD", "ALL_OLD", "NONE", "UPDATED_NEW"];
-
     fn parse(constraints: &mut Constraints, text: Option<&str>) -> ReturnValues {
-        constraints.one_of("returnValues", text, &ReturnValues::WORDS);
         match text {
             Some("ALL_OLD") => ReturnValues::AllOld,
             Some("ALL_NEW") => ReturnValues::AllNew,
             Some("UPDATED_OLD") => ReturnValues::UpdatedOld,
             Some("UPDATED_NEW") => ReturnValues::UpdatedNew,
-            _ => ReturnValues::None,
+            None | Some("NONE") => ReturnValues::None,
+            Some(_) => {
+                // The service's own spelling of UPDATED_NEW in this text.
+                constraints.broken_anywhere(
+                    "Member must satisfy enum value set: [ALL_OLD, UPDATED_OLD, ALL_NEW, UPDATE_NEW, NONE]",
+                );
+                ReturnValues::None
+            }
         }
     }
 }
@@ -140,10 +144,14 @@ impl PutItem {
     /// # Errors
     /// See [`decode`] and [`parse_condition`].
     pub fn parse(body: &[u8]) -> Outcome<PutItem> {
+        PutItem::parse_plain(body).map_err(ApiError::enveloped)
+    }
+
+    fn parse_plain(body: &[u8]) -> Outcome<PutItem> {
         let mut json: WriteJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let item = constraints.required("item", json.item.take()).unwrap_or_default().0;
         let request = json.check(&mut constraints);
+        let item = constraints.required("item", json.item.take()).unwrap_or_default().0;
         constraints.check()?;
         Ok(PutItem { write: json.plain(request)?, item })
     }
@@ -164,10 +172,14 @@ impl DeleteItem {
     /// # Errors
     /// See [`decode`] and [`parse_condition`].
     pub fn parse(body: &[u8]) -> Outcome<DeleteItem> {
+        DeleteItem::parse_plain(body).map_err(ApiError::enveloped)
+    }
+
+    fn parse_plain(body: &[u8]) -> Outcome<DeleteItem> {
         let mut json: WriteJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
         let request = json.check(&mut constraints);
+        let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
         constraints.check()?;
         Ok(DeleteItem { write: json.plain(request)?, key })
     }
@@ -190,10 +202,14 @@ impl UpdateItem {
     /// # Errors
     /// See [`decode`], [`parse_update`] and [`parse_condition`].
     pub fn parse(body: &[u8]) -> Outcome<UpdateItem> {
+        UpdateItem::parse_plain(body).map_err(ApiError::enveloped)
+    }
+
+    fn parse_plain(body: &[u8]) -> Outcome<UpdateItem> {
         let mut json: WriteJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
         let mut write = json.check(&mut constraints);
+        let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
         constraints.check()?;
         json.refuse_unsupported()?;
         let placeholders = json.placeholders()?;
