@@ -24,13 +24,14 @@ KNOWN = [
     (r"operator(?: or function)?: (?:<|<=|>|>=|BETWEEN|attribute_type), operand type", r""),  # 2
     (r"Invalid attribute type name found", r""),  # 2
     (r"The BETWEEN operator requires", r""),  # 3
-    (r"Syntax error; token", r"Expected |Unexpected token"),  # 4
+    (r"Syntax error; token|reserved keyword", r"Expected |Unexpected token|Syntax error; token"),  # 4
     (r"Invalid \w+Expression: An expression attribute", r'"message": "(?:An expression attribute|Expected )'),  # 4
     (r"Unrecognized collection type|cannot be converted to|Start of structure|Unexpected field", r"SerializationException|Unrecognized collection type|missing field|Unexpected"),  # 5
     (r"invalid base64", r"invalid base64"),  # 5
     (r"Value null at 'requestItems'", r"missing field"),  # 5
     (r'"answer": \{\}', r'"answer": \{"Attributes": \{"(?:pk|sk)'),  # 6
     (r"contains duplicates|may not be empty", r"contains duplicates|may not be empty"),  # 7
+    (r"unused in expressions", r"The conditional request failed"),  # 8
     (r"at 'returnConsumedCapacity'", r"at 'returnConsumedCapacity'"),  # 7
 ]
 

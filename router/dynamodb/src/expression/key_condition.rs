@@ -143,7 +143,7 @@ mod tests {
         let values =
             [(":a".to_owned(), number(1)), (":b".to_owned(), number(2)), (":s".to_owned(), text_value)]
                 .into();
-        let placeholders = Placeholders::new(Some(names), Some(values), true).unwrap();
+        let placeholders = Placeholders::new(Some(names), Some(values), true, "").unwrap();
         parse_key_condition(text, &placeholders).map_err(|error| error.message)
     }
 

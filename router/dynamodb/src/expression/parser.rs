@@ -176,7 +176,7 @@ impl<'a> Parser<'a> {
             Kind::Name => match self.placeholders.name(token.text) {
                 Ok(name) => name.to_owned(),
                 Err(fault) => {
-                    self.note(fault);
+                    self.note_first(fault);
                     String::new()
                 }
             },
@@ -199,7 +199,7 @@ impl<'a> Parser<'a> {
         match self.placeholders.value(token.text) {
             Ok(value) => Ok(value.clone()),
             Err(fault) => {
-                self.note(fault);
+                self.note_first(fault);
                 Ok(AttributeValue::Null)
             }
         }

@@ -17,7 +17,8 @@ pub struct Placeholders {
 }
 
 impl Placeholders {
-    /// Checks the placeholders of a request; `expressions` says whether it has any expression.
+    /// Checks the placeholders of a request; `expressions` says whether it has any expression, and
+    /// `absent` which could have used values, where the service names them.
     ///
     /// # Errors
     /// DynamoDB's texts for placeholders without an expression, empty maps and malformed keys.
@@ -25,6 +26,7 @@ impl Placeholders {
         names: Option<BTreeMap<String, String>>,
         values: Option<BTreeMap<String, AttributeValue>>,
         expressions: bool,
+        absent: &str,
     ) -> Result<Placeholders, ApiError> {
         let keys = [
             ("Names", '#', names.as_ref().map(|map| map.keys().cloned().collect::<Vec<_>>())),
@@ -34,7 +36,8 @@ impl Placeholders {
             let Some(keys) = keys else { continue };
             let name = format!("ExpressionAttribute{kind}");
             if !expressions {
-                let text = format!("{name} can only be specified when using expressions");
+                let absent = if *mark == ':' { absent } else { "" };
+                let text = format!("{name} can only be specified when using expressions{absent}");
                 return Err(ApiError::validation(text));
             }
             if keys.is_empty() {

@@ -29,7 +29,7 @@ fn placeholders() -> Placeholders {
     let values = values.iter().map(|a| (a.name.clone(), a.value.clone())).collect();
     let names = [("#name", "name"), ("#m", "m"), ("#dot", "a.b")];
     let names = names.map(|(key, name)| (key.to_owned(), name.to_owned())).into();
-    Placeholders::new(Some(names), Some(values), true).unwrap()
+    Placeholders::new(Some(names), Some(values), true, "").unwrap()
 }
 
 fn holds(source: &str, item: Option<&Attributes>) -> Result<bool, String> {
@@ -278,9 +278,9 @@ fn placeholders_are_checked_and_must_be_used() {
         (names("a"), true, "ExpressionAttributeNames contains invalid key: Syntax error; key: \"a\""),
     ];
     for (names, expressions, text) in cases {
-        assert_eq!(Placeholders::new(names, None, expressions).unwrap_err().message, text);
+        assert_eq!(Placeholders::new(names, None, expressions, "").unwrap_err().message, text);
     }
-    let placeholders = Placeholders::new(names("#a"), None, true).unwrap();
+    let placeholders = Placeholders::new(names("#a"), None, true, "").unwrap();
     assert_eq!(
         placeholders.check_used().unwrap_err().message,
         "Value provided in ExpressionAttributeNames unused in expressions: keys: {#a}"

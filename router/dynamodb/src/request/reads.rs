@@ -53,13 +53,15 @@ impl ReadJson {
         ])
     }
 
-    fn placeholders(&mut self) -> Result<Placeholders, ApiError> {
+    /// The placeholders of the expressions; `absent` is said if there are values and none of those that
+    /// could use them.
+    fn placeholders(&mut self, absent: &str) -> Result<Placeholders, ApiError> {
         let expressions = self.projection_expression.is_some()
             || self.filter_expression.is_some()
             || self.key_condition_expression.is_some();
         let values = self.expression_attribute_values.take();
         let values = values.map(|values| values.into_iter().map(|(key, value)| (key, value.0)).collect());
-        Placeholders::new(self.expression_attribute_names.take(), values, expressions)
+        Placeholders::new(self.expression_attribute_names.take(), values, expressions, absent)
     }
 
     fn projection(&self, placeholders: &Placeholders) -> Result<Option<Projection>, ApiError> {
@@ -147,7 +149,7 @@ impl GetItem {
         json.filter_expression = None;
         json.key_condition_expression = None;
         json.expression_attribute_values = None;
-        let placeholders = json.placeholders()?;
+        let placeholders = json.placeholders("")?;
         let projection = json.projection(&placeholders)?;
         placeholders.check_used()?;
         let consistent = json.consistent_read.unwrap_or(false);
@@ -199,7 +201,8 @@ impl Query {
         constraints.check()?;
         json.refuse_unsupported()?;
         json.check_select()?;
-        let placeholders = json.placeholders()?;
+        let placeholders =
+            json.placeholders(": FilterExpression is null and KeyConditionExpression is null")?;
         let Some(source) = &json.key_condition_expression else {
             let text = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.";
             return Err(ApiError::validation(text));
@@ -263,7 +266,7 @@ impl Scan {
         json.check_select()?;
         let segment = segment(json.segment, json.total_segments)?;
         json.key_condition_expression = None;
-        let placeholders = json.placeholders()?;
+        let placeholders = json.placeholders(": FilterExpression is null")?;
         json.expressions(&mut page, &placeholders)?;
         placeholders.check_used()?;
         Ok(Scan { page, segment })

@@ -107,7 +107,7 @@ impl WriteJson {
         let expressions = self.condition_expression.is_some() || self.update_expression.is_some();
         let values = self.expression_attribute_values.take();
         let values = values.map(|values| values.into_iter().map(|(key, value)| (key, value.0)).collect());
-        Placeholders::new(self.expression_attribute_names.take(), values, expressions)
+        Placeholders::new(self.expression_attribute_names.take(), values, expressions, "")
     }
 
     fn condition(&self, placeholders: &Placeholders) -> Result<Option<Condition>, ApiError> {
