@@ -13,7 +13,7 @@ use super::lexer::Kind;
 use super::parser::{Fault, Parser, parse};
 use super::placeholders::Placeholders;
 use crate::error::ApiError;
-use evenkeel_expression::{Comparator, Condition, Logic, Operand, Test};
+use evenkeel_expression::{Comparator, Condition, Logic, Operand, Step, Test};
 use evenkeel_model::AttributeValue;
 
 /// Most operands of IN.
@@ -145,11 +145,20 @@ fn contains(parser: &mut Parser<'_>, value: Operand, element: Operand) -> Test {
     if let (Operand::Path(one), Operand::Path(two)) = (&value, &element)
         && one == two
     {
+        let steps: Vec<String> = one.steps().iter().map(print_step).collect();
+        let one = steps.join(".");
         parser.note(format!(
-            "The first operand must be distinct from the remaining operands for this operator or function; operator: contains, first operand: {one}"
+            "The first operand must be distinct from the remaining operands for this operator or function; operator: contains, first operand: [{one}]"
         ));
     }
     Test::Contains(value, element)
+}
+
+fn print_step(step: &Step) -> String {
+    match step {
+        Step::Name(name) => name.clone(),
+        Step::Index(index) => format!("[{index}]"),
+    }
 }
 
 fn check_type_name(parser: &mut Parser<'_>, operand: &Operand) {
