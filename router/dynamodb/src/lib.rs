@@ -15,6 +15,7 @@ mod decode;
 mod error;
 pub mod expression;
 pub mod key;
+mod legacy;
 mod operation;
 pub mod reply;
 pub mod request;

@@ -2,7 +2,9 @@
 
 use crate::error::{ApiError, ErrorKind};
 use crate::expression::Projection;
-use crate::request::{BatchKeys, BatchWrite, Capacity, GetItem, ReadPage, ReturnValues, WriteRequest};
+use crate::request::{
+    AskedProjection, BatchKeys, BatchWrite, Capacity, GetItem, ReadPage, ReturnValues, WriteRequest,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evenkeel_model::item::stored_item_bytes;
@@ -366,7 +368,7 @@ pub fn write_batch_get<I: std::ops::Deref<Target = [u8]>>(
             if index > 0 {
                 out.push(b',');
             }
-            write_attributes(out, ItemView::parse(stored)?.attributes());
+            write_item(out, &ItemView::parse(stored)?, got.asked.projection.as_ref());
         }
         out.push(b']');
     }
@@ -376,7 +378,9 @@ pub fn write_batch_get<I: std::ops::Deref<Target = [u8]>>(
         write_string(out, &got.asked.table);
         out.extend_from_slice(b":{\"Keys\":");
         write_list(out, *b"[]", &got.left, |out, key| write_model(out, key));
-        push(out, format_args!(",\"ConsistentRead\":{}}}", got.asked.consistent));
+        push(out, format_args!(",\"ConsistentRead\":{}", got.asked.consistent));
+        write_asked_projection(out, &got.asked.asked);
+        out.push(b'}');
     });
     if capacity != Capacity::None {
         member(out, "ConsumedCapacity");
@@ -386,6 +390,25 @@ pub fn write_batch_get<I: std::ops::Deref<Target = [u8]>>(
     }
     out.push(b'}');
     Ok(())
+}
+
+fn write_asked_projection(out: &mut Vec<u8>, asked: &AskedProjection) {
+    if let Some(expression) = &asked.expression {
+        member(out, "ProjectionExpression");
+        write_string(out, expression);
+    }
+    if !asked.names.is_empty() {
+        member(out, "ExpressionAttributeNames");
+        write_list(out, *b"{}", &asked.names, |out, (key, name)| {
+            write_string(out, key);
+            out.push(b':');
+            write_string(out, name);
+        });
+    }
+    if let Some(attributes) = &asked.attributes {
+        member(out, "AttributesToGet");
+        write_list(out, *b"[]", attributes, |out, name| write_string(out, name));
+    }
 }
 
 /// Writes attributes that are not stored.

@@ -10,7 +10,7 @@ mod writes;
 use crate::constraint::Constraints;
 use crate::error::ApiError;
 
-pub use batch::{BatchGetItem, BatchKeys, BatchWrite, BatchWriteItem};
+pub use batch::{AskedProjection, BatchGetItem, BatchKeys, BatchWrite, BatchWriteItem};
 pub use reads::{GetItem, Query, ReadPage, Scan, Segment};
 pub use resources::{DescribeOfTable, ListTagsOfResource, TagResource, UntagResource};
 pub use tables::{CreateTable, DeleteTable, DescribeTable, ListTables};

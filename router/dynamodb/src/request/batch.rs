@@ -5,10 +5,11 @@ use crate::attribute::JsonAttributes;
 use crate::constraint::Constraints;
 use crate::decode::decode;
 use crate::error::ApiError;
+use crate::expression::{Placeholders, Projection, parse_projection};
+use crate::legacy::{self, check_mixed};
 use evenkeel_model::Attributes;
 use evenkeel_model::limits::{BATCH_GET_KEYS_MAX, BATCH_WRITE_ITEMS_MAX};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
@@ -126,9 +127,26 @@ struct BatchGetJson {
 struct KeysJson {
     keys: Option<Vec<JsonAttributes>>,
     consistent_read: Option<bool>,
-    projection_expression: Option<IgnoredAny>,
-    expression_attribute_names: Option<IgnoredAny>,
-    attributes_to_get: Option<IgnoredAny>,
+    projection_expression: Option<String>,
+    expression_attribute_names: Option<BTreeMap<String, String>>,
+    attributes_to_get: Option<Vec<String>>,
+}
+
+impl KeysJson {
+    fn projection(&self) -> Result<Option<Projection>, ApiError> {
+        check_mixed(
+            &[("AttributesToGet", self.attributes_to_get.is_some())],
+            &[("ProjectionExpression", self.projection_expression.is_some())],
+        )?;
+        let names = self.expression_attribute_names.clone();
+        let placeholders = Placeholders::new(names, None, self.projection_expression.is_some(), "")?;
+        let projection = match &self.projection_expression {
+            Some(source) => Some(parse_projection(source, &placeholders)?),
+            None => legacy::projection(self.attributes_to_get.as_deref())?,
+        };
+        placeholders.check_used()?;
+        Ok(projection)
+    }
 }
 
 /// The items wanted of one table.
@@ -140,6 +158,21 @@ pub struct BatchKeys {
     pub keys: Vec<Attributes>,
     /// Whether everything acknowledged must be seen.
     pub consistent: bool,
+    /// The parts of the items that are wanted, or all of them.
+    pub projection: Option<Projection>,
+    /// The projection as it was asked for, to be given back with keys that were not read.
+    pub asked: AskedProjection,
+}
+
+/// A projection as a request has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AskedProjection {
+    /// ProjectionExpression.
+    pub expression: Option<String>,
+    /// ExpressionAttributeNames.
+    pub names: BTreeMap<String, String>,
+    /// AttributesToGet.
+    pub attributes: Option<Vec<String>>,
 }
 
 /// Reads up to a hundred items.
@@ -176,9 +209,9 @@ impl BatchGetItem {
         }
         let mut tables = Vec::with_capacity(items.len());
         let mut count = 0;
-        for (table, json) in items {
+        for (table, mut json) in items {
             let path = format!("RequestItems.{table}.member.Keys");
-            let keys = json.keys.unwrap_or_default();
+            let keys = json.keys.take().unwrap_or_default();
             count += keys.len();
             if keys.is_empty() {
                 return Err(broken(&path, "Member must have length greater than or equal to 1"));
@@ -187,13 +220,18 @@ impl BatchGetItem {
                 let text = format!("Member must have length less than or equal to {BATCH_GET_KEYS_MAX}");
                 return Err(broken(&path, &text));
             }
-            ApiError::refuse(&[
-                ("ProjectionExpression", json.projection_expression.is_some()),
-                ("ExpressionAttributeNames", json.expression_attribute_names.is_some()),
-                ("AttributesToGet", json.attributes_to_get.is_some()),
-            ])?;
-            let keys = keys.into_iter().map(|key| key.0).collect();
-            tables.push(BatchKeys { table, keys, consistent: json.consistent_read.unwrap_or(false) });
+            let projection = json.projection()?;
+            tables.push(BatchKeys {
+                table,
+                keys: keys.into_iter().map(|key| key.0).collect(),
+                consistent: json.consistent_read.unwrap_or(false),
+                projection,
+                asked: AskedProjection {
+                    expression: json.projection_expression,
+                    names: json.expression_attribute_names.unwrap_or_default(),
+                    attributes: json.attributes_to_get,
+                },
+            });
         }
         Ok(BatchGetItem { tables, capacity })
     }

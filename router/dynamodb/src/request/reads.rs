@@ -8,6 +8,7 @@ use crate::error::ApiError;
 use crate::expression::{
     KeyCondition, Placeholders, Projection, parse_condition, parse_key_condition, parse_projection,
 };
+use crate::legacy::{self, ConditionsJson, check_mixed};
 use evenkeel_expression::Condition;
 use evenkeel_model::limits::SCAN_SEGMENTS_MAX;
 use evenkeel_model::{Attributes, KeySchema};
@@ -25,14 +26,14 @@ struct ReadJson {
     projection_expression: Option<String>,
     expression_attribute_names: Option<BTreeMap<String, String>>,
     expression_attribute_values: Option<BTreeMap<String, JsonValue>>,
-    attributes_to_get: Option<IgnoredAny>,
+    attributes_to_get: Option<Vec<String>>,
     key_condition_expression: Option<String>,
     filter_expression: Option<String>,
     index_name: Option<IgnoredAny>,
-    key_conditions: Option<IgnoredAny>,
-    query_filter: Option<IgnoredAny>,
-    scan_filter: Option<IgnoredAny>,
-    conditional_operator: Option<IgnoredAny>,
+    key_conditions: Option<ConditionsJson>,
+    query_filter: Option<ConditionsJson>,
+    scan_filter: Option<ConditionsJson>,
+    conditional_operator: Option<String>,
     segment: Option<i64>,
     total_segments: Option<i64>,
     select: Option<String>,
@@ -42,15 +43,30 @@ struct ReadJson {
 }
 
 impl ReadJson {
-    fn refuse_unsupported(&self) -> Result<(), ApiError> {
-        ApiError::refuse(&[
-            ("AttributesToGet", self.attributes_to_get.is_some()),
-            ("IndexName", self.index_name.is_some()),
-            ("KeyConditions", self.key_conditions.is_some()),
-            ("QueryFilter", self.query_filter.is_some()),
-            ("ScanFilter", self.scan_filter.is_some()),
-            ("ConditionalOperator", self.conditional_operator.is_some()),
-        ])
+    /// Forgets what is no parameter of GetItem: the service ignores it.
+    fn keep_of_get(&mut self) {
+        (self.filter_expression, self.key_condition_expression) = (None, None);
+        (self.query_filter, self.scan_filter, self.key_conditions) = (None, None, None);
+        (self.expression_attribute_values, self.conditional_operator, self.index_name) = (None, None, None);
+    }
+
+    /// Refuses what is not there yet, and the two kinds of parameter side by side.
+    fn check_parameters(&self) -> Result<(), ApiError> {
+        check_mixed(
+            &[
+                ("AttributesToGet", self.attributes_to_get.is_some()),
+                ("QueryFilter", self.query_filter.is_some()),
+                ("ScanFilter", self.scan_filter.is_some()),
+                ("ConditionalOperator", self.conditional_operator.is_some()),
+                ("KeyConditions", self.key_conditions.is_some()),
+            ],
+            &[
+                ("ProjectionExpression", self.projection_expression.is_some()),
+                ("FilterExpression", self.filter_expression.is_some()),
+                ("KeyConditionExpression", self.key_condition_expression.is_some()),
+            ],
+        )?;
+        ApiError::refuse(&[("IndexName", self.index_name.is_some())])
     }
 
     /// The placeholders of the expressions; `absent` is said if there are values and none of those that
@@ -65,8 +81,10 @@ impl ReadJson {
     }
 
     fn projection(&self, placeholders: &Placeholders) -> Result<Option<Projection>, ApiError> {
-        let parse = |source: &String| parse_projection(source, placeholders);
-        self.projection_expression.as_ref().map(parse).transpose()
+        match &self.projection_expression {
+            Some(source) => parse_projection(source, placeholders).map(Some),
+            None => legacy::projection(self.attributes_to_get.as_deref()),
+        }
     }
 
     fn page(&self, constraints: &mut Constraints) -> ReadPage {
@@ -91,17 +109,22 @@ impl ReadJson {
 
     /// Whether what is selected fits the projection.
     fn check_select(&self) -> Result<(), ApiError> {
-        let text = match (self.select.as_deref(), self.projection_expression.is_some()) {
-            (Some("SPECIFIC_ATTRIBUTES"), false) => {
+        let projected = match (&self.attributes_to_get, &self.projection_expression) {
+            (Some(_), _) => Some("AttributesToGet"),
+            (None, Some(_)) => Some("ProjectionExpression"),
+            (None, None) => None,
+        };
+        let text = match (self.select.as_deref(), projected) {
+            (Some("SPECIFIC_ATTRIBUTES"), None) => {
                 "Must specify the AttributesToGet or ProjectionExpression when choosing to get SPECIFIC_ATTRIBUTES".to_owned()
             }
-            (Some("COUNT"), true) => {
-                "Cannot specify the ProjectionExpression when choosing to get only the Count".to_owned()
+            (Some("COUNT"), Some(projected)) => {
+                format!("Cannot specify the {projected} when choosing to get only the Count")
             }
-            (Some(select), true) if select != "SPECIFIC_ATTRIBUTES" => {
-                format!("Cannot specify the ProjectionExpression when choosing to get {select}")
+            (Some(select), Some(projected)) if select != "SPECIFIC_ATTRIBUTES" => {
+                format!("Cannot specify the {projected} when choosing to get {select}")
             }
-            (Some("ALL_PROJECTED_ATTRIBUTES"), false) => {
+            (Some("ALL_PROJECTED_ATTRIBUTES"), None) => {
                 "ALL_PROJECTED_ATTRIBUTES can be used only when Querying using an IndexName".to_owned()
             }
             _ => return Ok(()),
@@ -109,10 +132,16 @@ impl ReadJson {
         Err(ApiError::validation(text).enveloped())
     }
 
-    fn expressions(&self, page: &mut ReadPage, placeholders: &Placeholders) -> Result<(), ApiError> {
-        let filter = self.filter_expression.as_ref();
-        page.filter =
-            filter.map(|source| parse_condition("FilterExpression", source, placeholders)).transpose()?;
+    fn expressions(
+        &mut self,
+        page: &mut ReadPage,
+        legacy_filter: Option<ConditionsJson>,
+        placeholders: &Placeholders,
+    ) -> Result<(), ApiError> {
+        page.filter = match &self.filter_expression {
+            Some(source) => Some(parse_condition("FilterExpression", source, placeholders)?),
+            None => legacy::condition(legacy_filter, self.conditional_operator.as_deref())?,
+        };
         page.projection = self.projection(placeholders)?;
         Ok(())
     }
@@ -145,10 +174,8 @@ impl GetItem {
         let table = constraints.table_name("tableName", json.table_name.take());
         let capacity = Capacity::parse(&mut constraints, json.return_consumed_capacity.as_deref());
         constraints.check()?;
-        json.refuse_unsupported()?;
-        json.filter_expression = None;
-        json.key_condition_expression = None;
-        json.expression_attribute_values = None;
+        json.keep_of_get();
+        json.check_parameters()?;
         let placeholders = json.placeholders("")?;
         let projection = json.projection(&placeholders)?;
         placeholders.check_used()?;
@@ -199,16 +226,21 @@ impl Query {
         let mut constraints = Constraints::default();
         let mut page = json.page(&mut constraints);
         constraints.check()?;
-        json.refuse_unsupported()?;
+        json.scan_filter = None;
+        json.check_parameters()?;
         json.check_select()?;
         let placeholders =
             json.placeholders(": FilterExpression is null and KeyConditionExpression is null")?;
-        let Some(source) = &json.key_condition_expression else {
-            let text = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.";
-            return Err(ApiError::validation(text));
+        let conditions = match (&json.key_condition_expression, json.key_conditions.take()) {
+            (Some(source), _) => parse_key_condition(source, &placeholders)?,
+            (None, Some(conditions)) => legacy::key_conditions(conditions)?,
+            (None, None) => {
+                let text = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.";
+                return Err(ApiError::validation(text));
+            }
         };
-        let conditions = parse_key_condition(source, &placeholders)?;
-        json.expressions(&mut page, &placeholders)?;
+        let legacy_filter = json.query_filter.take();
+        json.expressions(&mut page, legacy_filter, &placeholders)?;
         placeholders.check_used()?;
         Ok(Query { page, conditions, reverse: json.scan_index_forward == Some(false) })
     }
@@ -262,12 +294,13 @@ impl Scan {
         constraints.within("segment", json.segment, 0, most - 1);
         constraints.within("totalSegments", json.total_segments, 1, most);
         constraints.check()?;
-        json.refuse_unsupported()?;
+        (json.query_filter, json.key_conditions, json.key_condition_expression) = (None, None, None);
+        json.check_parameters()?;
         json.check_select()?;
         let segment = segment(json.segment, json.total_segments)?;
-        json.key_condition_expression = None;
         let placeholders = json.placeholders(": FilterExpression is null")?;
-        json.expressions(&mut page, &placeholders)?;
+        let legacy_filter = json.scan_filter.take();
+        json.expressions(&mut page, legacy_filter, &placeholders)?;
         placeholders.check_used()?;
         Ok(Scan { page, segment })
     }

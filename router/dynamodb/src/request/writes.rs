@@ -6,10 +6,10 @@ use crate::constraint::Constraints;
 use crate::decode::decode;
 use crate::error::ApiError;
 use crate::expression::{Placeholders, Projection, parse_condition, parse_update};
+use crate::legacy::{self, ConditionsJson, UpdateJson, check_mixed};
 use evenkeel_expression::{Condition, Update};
 use evenkeel_model::{Attributes, KeySchema};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 
 /// What of the item a write returns.
@@ -60,9 +60,9 @@ struct WriteJson {
     update_expression: Option<String>,
     expression_attribute_names: Option<BTreeMap<String, String>>,
     expression_attribute_values: Option<BTreeMap<String, JsonValue>>,
-    expected: Option<IgnoredAny>,
-    attribute_updates: Option<IgnoredAny>,
-    conditional_operator: Option<IgnoredAny>,
+    expected: Option<ConditionsJson>,
+    attribute_updates: Option<BTreeMap<String, UpdateJson>>,
+    conditional_operator: Option<String>,
 }
 
 /// What all writes have in common.
@@ -95,12 +95,18 @@ impl WriteJson {
         }
     }
 
-    fn refuse_unsupported(&self) -> Result<(), ApiError> {
-        ApiError::refuse(&[
-            ("Expected", self.expected.is_some()),
-            ("AttributeUpdates", self.attribute_updates.is_some()),
-            ("ConditionalOperator", self.conditional_operator.is_some()),
-        ])
+    fn check_mixed(&self) -> Result<(), ApiError> {
+        check_mixed(
+            &[
+                ("AttributeUpdates", self.attribute_updates.is_some()),
+                ("Expected", self.expected.is_some()),
+                ("ConditionalOperator", self.conditional_operator.is_some()),
+            ],
+            &[
+                ("UpdateExpression", self.update_expression.is_some()),
+                ("ConditionExpression", self.condition_expression.is_some()),
+            ],
+        )
     }
 
     fn placeholders(&mut self) -> Result<Placeholders, ApiError> {
@@ -110,9 +116,11 @@ impl WriteJson {
         Placeholders::new(self.expression_attribute_names.take(), values, expressions, "")
     }
 
-    fn condition(&self, placeholders: &Placeholders) -> Result<Option<Condition>, ApiError> {
-        let parse = |source: &String| parse_condition("ConditionExpression", source, placeholders);
-        self.condition_expression.as_ref().map(parse).transpose()
+    fn condition(&mut self, placeholders: &Placeholders) -> Result<Option<Condition>, ApiError> {
+        match &self.condition_expression {
+            Some(source) => parse_condition("ConditionExpression", source, placeholders).map(Some),
+            None => legacy::condition(self.expected.take(), self.conditional_operator.as_deref()),
+        }
     }
 
     /// A write of which only the old item can be returned.
@@ -121,7 +129,8 @@ impl WriteJson {
             return Err(ApiError::validation("ReturnValues can only be ALL_OLD or NONE"));
         }
         self.update_expression = None;
-        self.refuse_unsupported()?;
+        self.attribute_updates = None;
+        self.check_mixed()?;
         let placeholders = self.placeholders()?;
         request.condition = self.condition(&placeholders)?;
         placeholders.check_used()?;
@@ -211,11 +220,11 @@ impl UpdateItem {
         let mut write = json.check(&mut constraints);
         let key = constraints.required("key", json.key.take()).unwrap_or_default().0;
         constraints.check()?;
-        json.refuse_unsupported()?;
+        json.check_mixed()?;
         let placeholders = json.placeholders()?;
         let update = match &json.update_expression {
             Some(source) => parse_update(source, &placeholders)?,
-            None => Update::default(),
+            None => legacy::update(json.attribute_updates.take().unwrap_or_default())?,
         };
         write.condition = json.condition(&placeholders)?;
         placeholders.check_used()?;
