@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Real clients of the HTTP API against `evenkeel dev`: boto3, installed into a temporary directory.
+# Real clients of the HTTP API against `evenkeel dev`, installed into a temporary directory: boto3, the AWS
+# CLI, PynamoDB, and the document client of the JavaScript SDK.
 #
 #   tests/cluster/clients/run.sh [EVENKEEL]
 #
 # EVENKEEL is the binary to test, also taken from EVENKEEL_BINARY; without either the release build is made.
+# EVENKEEL_CLIENTS chooses clients: a list of boto3, aws-cli, pynamodb and javascript.
 # The last line is `N passed, M failed`. What cannot run says NOT RUN and exits 1.
 set -Eeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -42,8 +44,24 @@ if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null ||
         not_run "python3-venv cannot be installed"
 fi
+clients=${EVENKEEL_CLIENTS:-boto3 aws-cli pynamodb javascript}
 python3 -m venv "$work/venv" || not_run "python3 -m venv failed"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check boto3 || not_run "boto3 cannot be installed"
+for client in $clients; do
+    case $client in
+        boto3 | pynamodb) package=$client ;;
+        aws-cli) package=awscli ;;
+        javascript)
+            command -v npm >/dev/null || not_run "npm is missing; on Debian: apt-get install nodejs npm (as root)"
+            cp -r "$here/javascript" "$work/javascript"
+            (cd "$work/javascript" && npm install --silent --no-audit --no-fund) ||
+                not_run "the JavaScript SDK cannot be installed"
+            continue
+            ;;
+        *) not_run "$client is no client that is known here" ;;
+    esac
+    "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$package" ||
+        not_run "$package cannot be installed"
+done
 
 "$binary" dev --port 0 --data "$work/data" >"$work/said" 2>"$work/errors" &
 cluster=$!
@@ -65,10 +83,32 @@ if [ -z "$endpoint" ] || [ -z "$settings" ]; then
 fi
 
 status=0
-# Nothing but the endpoint, and the credentials and region that dev tells to set; no other configuration.
-# shellcheck disable=SC2086 # a list of settings
-env -i PATH="$PATH" HOME="$work" $settings "$work/venv/bin/python" "$here/boto3_slice.py" "$endpoint" ||
-    status=$?
+passed=0
+failed=0
+for client in $clients; do
+    case $client in
+        boto3) command=("$work/venv/bin/python" "$here/boto3_slice.py" "$endpoint") ;;
+        pynamodb) command=("$work/venv/bin/python" "$here/pynamodb_models.py" "$endpoint") ;;
+        aws-cli) command=(bash "$here/aws_cli.sh" "$work/venv/bin/aws" "$endpoint") ;;
+        javascript) command=(node "$work/javascript/document_client.mjs" "$endpoint") ;;
+    esac
+    echo "-- $client"
+    # Nothing but the endpoint, and the credentials and region that dev tells to set; no other configuration.
+    # Closing lines are kept for the one of all clients. The JavaScript SDK has its own name for the region.
+    # shellcheck disable=SC2086 # a list of settings
+    env -i PATH="$PATH" HOME="$work" $settings AWS_REGION="${settings##*AWS_DEFAULT_REGION=}" "${command[@]}" 2>&1 |
+        tee "$work/output" | sed -E '/^[0-9]+ passed, [0-9]+ failed$/d' || status=1
+    closing=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$work/output" | tail -1 || true)
+    if [ -z "$closing" ]; then
+        echo "$client did not say how many tests passed"
+        failed=$((failed + 1))
+        continue
+    fi
+    passed=$((passed + ${closing%% *}))
+    closing=${closing#*, }
+    failed=$((failed + ${closing%% *}))
+done
+[ "$failed" = 0 ] || status=1
 
 kill -TERM "$cluster"
 if ! wait "$cluster"; then
@@ -77,4 +117,5 @@ if ! wait "$cluster"; then
     status=1
 fi
 cluster=
+echo "$passed passed, $failed failed"
 exit "$status"
