@@ -31,7 +31,7 @@ KNOWN = [
     (r"Value null at 'requestItems'", r"missing field"),  # 5
     (r'"answer": (?!.*"Attributes")', r'"Attributes": \{(?:"(?:pk|sk)": \{[^}]*\}(?:, )?)+\}', r'"ALL_OLD"'),  # 6
     (r"contains duplicates|may not be empty", r"contains duplicates|may not be empty"),  # 7
-    (r"unused in expressions", r"The conditional request failed"),  # 8
+    (r"unused in expressions", r'The conditional request failed|"status": 200', r"^(?!.*UpdateExpression)"),  # 8
     (r'"Attributes"', r'"Attributes"', r'(?=.*UPDATED_)(?=.*"UpdateExpression": "[^"]*\[)'),  # 9
     (r"An expression attribute|Syntax error", r"Invalid \w+Expression: (?:Incorrect|An expression attribute)"),  # 10
     (r"Incorrect number of operands|Syntax error", r"Incorrect number of operands|Syntax error"),  # 10
@@ -328,7 +328,7 @@ class Generator:
 
 def known(*texts):
     texts = [json.dumps(text, sort_keys=True) for text in texts]
-    return any(all(re.search(*pair) for pair in zip(patterns, texts)) for patterns in KNOWN)
+    return any(all(re.search(pattern, text) for pattern, text in zip(patterns, texts)) for patterns in KNOWN)
 
 
 def run(seed, ours, oracle, count, show):

@@ -16,6 +16,9 @@ use crate::error::ApiError;
 use evenkeel_expression::{Comparator, Condition, Logic, Operand, Step, Test};
 use evenkeel_model::AttributeValue;
 
+/// The functions that are conditions by themselves.
+const FUNCTIONS: [&str; 5] =
+    ["attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains"];
 /// Most operands of IN.
 const IN_OPERANDS_MAX: usize = 100;
 
@@ -86,8 +89,7 @@ fn primary(parser: &mut Parser<'_>, out: &mut Condition) -> Result<(), Fault> {
 }
 
 fn function(parser: &mut Parser<'_>, name: &str) -> Result<Test, Fault> {
-    let known = ["attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains"];
-    if !known.contains(&name) {
+    if !FUNCTIONS.contains(&name) {
         return Err(format!("Invalid function name; function: {name}"));
     }
     parser.operator()?;
@@ -190,8 +192,12 @@ fn operand(parser: &mut Parser<'_>) -> Result<Operand, Fault> {
             parser.expect(")")?;
             Ok(Operand::Size(path))
         }
-        Some(name) => {
+        Some(name) if FUNCTIONS.contains(&name) => {
             Err(format!("The function is not allowed to be used this way in an expression; function: {name}"))
+        }
+        Some(_) => {
+            parser.advance();
+            Err(parser.unexpected())
         }
         None => parser.path().map(Operand::Path),
     }
