@@ -35,6 +35,12 @@ impl Replica {
         if generation != self.generation || self.blank() || !valid(step, ballot) {
             return;
         }
+        if self.log.configuration().has_removed(from) {
+            // It does not know; promising it anything would only disturb those who are members.
+            let (base, configuration) = (self.log.chosen(), *self.log.configuration());
+            self.send(step, from, Message::Begin { ballot, base, configuration });
+            return;
+        }
         let restarting = step.now < self.votes_from && !trap!(step.facts, VoteWithoutWait);
         let bound = self.bound_against(step, ballot) && !trap!(step.facts, BoundMemberPromises);
         if ballot < self.promised || (ballot > self.promised && (restarting || bound)) {
@@ -161,6 +167,7 @@ impl Replica {
         let chosen_before = self.log.chosen();
         self.promised = ballot;
         self.log.reaccept(joint, ballot);
+        let after = self.log.anchor(joint).expect("the log has what was compared with it");
         if !fresh.is_empty() {
             self.log.truncate(joint);
             for entry in fresh {
@@ -169,7 +176,7 @@ impl Replica {
         }
         self.log.choose(chosen);
         if !fresh.is_empty() || !known {
-            let record = Record::Accept { ballot, after: joint, chosen: self.log.chosen().slot };
+            let record = Record::Accept { ballot, after, chosen: self.log.chosen().slot };
             self.persist(step, record, fresh.iter().map(|entry| Entry { ballot, ..*entry }));
         }
         if self.log.chosen() != chosen_before {
@@ -196,16 +203,23 @@ impl Replica {
         base: Anchor,
         configuration: Configuration,
     ) {
-        if ballot < self.promised || base.slot <= self.log.chosen().slot {
+        if configuration.has_removed(self.id()) {
+            self.leave(step);
             return;
         }
-        if self.has_tree() {
+        // That the base is chosen is true whoever says it; only the answer depends on the ballot.
+        let useful = base.slot > self.log.chosen().slot;
+        if useful && self.has_tree() {
             step.out.push(Action::NeedSnapshot { from, base });
-            return;
+        } else if useful {
+            self.begin(step, base, configuration);
         }
-        self.begin(step, base, configuration);
-        let nothing = step.out.hold([]);
-        self.send_durable(step, from, Message::Behind { ballot, chosen: base.slot }, nothing);
+        if ballot < self.promised {
+            self.send(step, from, Message::Nack { ballot, promised: self.promised });
+        } else if base.slot <= self.log.chosen().slot {
+            let (nothing, chosen) = (step.out.hold([]), self.log.chosen().slot);
+            self.send_durable(step, from, Message::Behind { ballot, chosen }, nothing);
+        }
     }
 
     pub(crate) fn on_installed<F: Facts>(
@@ -252,11 +266,14 @@ impl Replica {
 
     /// Whether this member must not promise `ballot`: it is bound to a leader that its core supports. A
     /// leader's own word binds nobody against itself: its next campaign says that its last ballot is over.
+    /// Nor does that of a leader that a chosen swap has removed.
     fn bound_against<F: Facts>(&self, step: &Step<'_, F>, ballot: Ballot) -> bool {
         match &self.role {
             Role::Leading(_) => self.holds_lease(step),
             Role::Following(_) | Role::Campaigning(_) => {
-                self.bound_live(step) && ballot.replica != self.bound.ballot.replica
+                let leader = self.bound.ballot.replica;
+                let removed = self.log.configuration().has_removed(MemberId(leader));
+                self.bound_live(step) && ballot.replica != leader && !removed
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::message::Message;
 use crate::output::{Action, Record, Token};
 use crate::replica::{Binding, Replica, Role, Step};
 use crate::settings::{Facts, ROUND_MAX, trap};
-use evenkeel_model::Ballot;
+use evenkeel_model::{Ballot, Slot};
 
 /// The state of a candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -139,9 +139,8 @@ impl Replica {
             |id| id == me && own_durable || campaign.promises.iter().any(|promise| promise.from == id);
         let won = adoption.configuration.quorum(promised)
             && adoption.pending.is_none_or(|pending| pending.quorum(promised));
-        if !adoption.configuration.contains(me) && ids(&adoption.pending).all(|id| id != me) {
-            self.follow(step, Ballot::default());
-            step.out.push(Action::Removed);
+        if adoption.configuration.has_removed(me) {
+            self.leave(step);
         } else if won {
             self.win(step, adoption);
         } else {
@@ -162,7 +161,7 @@ impl Replica {
     }
 
     fn win<F: Facts>(&mut self, step: &mut Step<'_, F>, adoption: Adoption) {
-        if self.log.holds(adoption.end) {
+        if self.log.end() == adoption.end {
             self.choose(step, adoption.chosen.slot);
             self.lead(step);
             return;
@@ -194,14 +193,15 @@ impl Replica {
         let entries = &entries[..entries.len().min(wanted)];
         self.accept(step, ballot, after.slot, entries, self.log.chosen().slot);
         self.wake = Some(step.now.after(step.facts.settings().election_round_ns));
-        if self.log.holds(adoption.end) {
+        // The own log may go on behind what came, with entries that the rest will replace.
+        let have = Slot(after.slot.0 + entries.len() as u64);
+        if self.log.end() == adoption.end {
             self.choose(step, adoption.chosen.slot);
             self.lead(step);
-        } else if self.log.end().slot >= adoption.end.slot {
+        } else if have >= adoption.end.slot || entries.is_empty() {
             self.give_up(step, ballot);
-        } else {
-            let (after, upto) = (self.log.end(), adoption.end.slot);
-            self.send(step, adoption.source, Message::Fetch { ballot, after, upto });
+        } else if let Some(after) = self.log.anchor(have) {
+            self.send(step, adoption.source, Message::Fetch { ballot, after, upto: adoption.end.slot });
         }
     }
 

@@ -82,6 +82,12 @@ impl Configuration {
         self.ids().contains(&id)
     }
 
+    /// Whether a chosen configuration says that `id` has been a member, or was to be one, and never will be
+    /// again.
+    pub fn has_removed(&self, id: MemberId) -> bool {
+        self.id_max >= id && !self.contains(id)
+    }
+
     /// What a member keeps; nothing for a stranger.
     pub fn kind(&self, id: MemberId) -> Option<MemberKind> {
         self.ids().iter().position(|&member| member == id).map(|at| self.kinds[at])

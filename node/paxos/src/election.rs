@@ -178,7 +178,7 @@ impl Replica {
     pub(crate) fn can_stand<F: Facts>(&self, step: &Step<'_, F>) -> bool {
         let voter = self.log.configuration().contains(self.id())
             || self.log.pending().is_some_and(|pending| pending.contains(self.id()));
-        voter && (self.has_tree() || trap!(step.facts, LogReplicaLeads))
+        voter && !self.removed && (self.has_tree() || trap!(step.facts, LogReplicaLeads))
     }
 
     /// The ballot of this member's next campaign; nothing if it may not begin one now.

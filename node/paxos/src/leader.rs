@@ -6,6 +6,7 @@
 //! chosen only by a quorum of the old and of the new members.
 
 use crate::configuration::{Configuration, Member, MemberId};
+use crate::election::Following;
 use crate::entry::{Anchor, Entry, EntryKind};
 use crate::membership::Learner;
 use crate::message::Message;
@@ -158,19 +159,29 @@ impl Replica {
         }));
         step.out.push(Action::Leadership { ballot, leads: true });
         self.log.reaccept(end.slot, ballot);
-        #[cfg(feature = "traps")]
+        let (mut after, mut again) = (self.log.end(), 0);
         if trap!(step.facts, IdentityFromBallot) {
-            self.log.reseal(ballot);
+            self.reseal(ballot);
+            (after, again) = (chosen, self.log.len());
         }
         if self.log.len() > 0 {
-            let record = Record::Accept { ballot, after: end.slot, chosen: chosen.slot };
-            let token = self.persist(step, record, []);
+            let record = Record::Accept { ballot, after, chosen: chosen.slot };
+            let entries: Vec<Entry> = self.log.behind(chosen.slot, again).collect();
+            let token = self.persist(step, record, entries);
             self.wrote(step, token, end.slot);
         }
         self.wake = Some(step.now.after(step.facts.settings().resend_ns));
         self.open(step);
         self.greet_all(step);
     }
+
+    #[cfg(feature = "traps")]
+    fn reseal(&mut self, ballot: Ballot) {
+        self.log.reseal(ballot);
+    }
+
+    #[cfg(not(feature = "traps"))]
+    fn reseal(&mut self, _ballot: Ballot) {}
 
     /// Proposes the no-op that tells this leader what is chosen, unless a swap stands in the way.
     pub(crate) fn open<F: Facts>(&mut self, step: &mut Step<'_, F>) {
@@ -190,7 +201,7 @@ impl Replica {
         kind: EntryKind,
     ) {
         let ballot = self.promised;
-        let after = self.log.end().slot;
+        let after = self.log.end();
         let before = self.log.chosen().slot;
         for &checksum in checksums {
             self.log.append(Entry { ballot, checksum, kind });
@@ -401,12 +412,19 @@ impl Replica {
     pub(crate) fn relinquish<F: Facts>(&mut self, step: &mut Step<'_, F>, to: Option<MemberId>) {
         let Role::Leading(leading) = &self.role else { return };
         let ballot = leading.ballot;
-        let members: Vec<MemberId> = leading.peers.iter().map(|peer| peer.member.id).collect();
-        for id in members {
-            self.send(step, id, Message::Relinquish { ballot, to });
-        }
+        self.release_all(step, to);
         if !trap!(step.facts, LeaseOutlivesTransfer) {
+            self.role = Role::Following(Following::default());
+            step.out.push(Action::Leadership { ballot, leads: false });
             self.give_up(step, ballot);
+        }
+    }
+
+    /// Tells all members that the leader of this ballot, if this is one, has stopped for ever.
+    pub(crate) fn release_all<F: Facts>(&self, step: &mut Step<'_, F>, to: Option<MemberId>) {
+        let Role::Leading(leading) = &self.role else { return };
+        for peer in &leading.peers {
+            self.send(step, peer.member.id, Message::Relinquish { ballot: leading.ballot, to });
         }
     }
 }

@@ -64,7 +64,9 @@ impl Replica {
         let Role::Leading(leading) = &mut self.role else { return };
         let Some(Learner { remove, add }) = leading.learner.clone() else { return };
         let early = trap!(step.facts, LogReplicaVotesEarly) || trap!(step.facts, TwoSwaps);
-        let learned = leading.peer(add.id).is_some_and(|peer| peer.matched >= chosen);
+        // Before its own first entry is chosen, a leader does not know what the tail to be held is.
+        let opened = chosen >= leading.opened;
+        let learned = opened && leading.peer(add.id).is_some_and(|peer| peer.matched >= chosen);
         if !learned && !early {
             return;
         }

@@ -29,8 +29,8 @@ pub enum Record {
     Accept {
         /// The ballot, promised by this too.
         ballot: Ballot,
-        /// The slot before the record's first entry.
-        after: Slot,
+        /// The entry before the record's first one.
+        after: Anchor,
         /// Up to where the log is known to be chosen.
         chosen: Slot,
     },

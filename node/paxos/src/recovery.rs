@@ -5,7 +5,7 @@
 //! the votes and the members come out of the one log.
 
 use crate::configuration::Configuration;
-use crate::entry::{Anchor, Entry};
+use crate::entry::{Anchor, Entry, EntryKind};
 use crate::log::Log;
 use crate::output::Record;
 use evenkeel_model::{Ballot, Slot};
@@ -41,6 +41,11 @@ impl Durable {
         self.promised
     }
 
+    /// Up to where the log itself says that it is chosen.
+    pub fn chosen(&self) -> Slot {
+        self.chosen
+    }
+
     /// The entries behind the base.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -61,26 +66,39 @@ impl Durable {
             Record::Promise { ballot } => self.promised = self.promised.max(ballot),
             Record::Accept { ballot, after, chosen } => {
                 self.promised = self.promised.max(ballot);
-                let keep = usize::try_from(after.0.saturating_sub(self.base.slot.0)).unwrap_or(usize::MAX);
-                for entry in self.entries.iter_mut().take(keep) {
-                    entry.ballot = entry.ballot.max(ballot);
-                }
-                let mut last = after;
-                if !entries.is_empty() {
-                    self.entries.truncate(keep);
-                    self.entries.extend_from_slice(entries);
-                    last = Slot(after.0 + entries.len() as u64);
-                }
-                self.chosen = self.chosen.max(chosen.min(last));
+                self.accept(ballot, after, chosen, entries);
             }
-            Record::Begin { base, configuration } => {
-                let promised = self.promised;
+            Record::Begin { base, configuration } if base.slot >= self.base.slot => {
                 let kept = if self.anchor(base.slot) == Some(base) { self.behind(base.slot) } else { &[] };
-                let entries = kept.to_vec();
+                let (promised, entries) = (self.promised, kept.to_vec());
                 let chosen = self.chosen.max(base.slot);
                 *self = Durable { promised, base, configuration, chosen, entries };
             }
+            Record::Begin { .. } => {}
         }
+    }
+
+    /// A record that was written before a checkpoint may tell of slots that the checkpoint covers, and
+    /// contradict it: then nothing in it was chosen, and it is left out.
+    fn accept(&mut self, ballot: Ballot, after: Anchor, chosen: Slot, entries: &[Entry]) {
+        let covered = usize::try_from(self.base.slot.0.saturating_sub(after.slot.0)).unwrap_or(usize::MAX);
+        let joint = match covered.checked_sub(1) {
+            None => after,
+            Some(last) if entries.get(last).is_some_and(|e| e.checksum == self.base.checksum) => self.base,
+            Some(_) => return,
+        };
+        if self.anchor(joint.slot) != Some(joint) {
+            return;
+        }
+        let entries = &entries[covered..];
+        let keep = usize::try_from(joint.slot.0 - self.base.slot.0).unwrap_or(usize::MAX);
+        self.entries[..keep].iter_mut().for_each(|entry| entry.ballot = entry.ballot.max(ballot));
+        if !entries.is_empty() {
+            self.entries.truncate(keep);
+            self.entries.extend_from_slice(entries);
+        }
+        let last = Slot(joint.slot.0 + entries.len() as u64);
+        self.chosen = self.chosen.max(chosen.min(last));
     }
 
     /// Drops the log up to a chosen slot: it is in a checkpoint. Returns what the log begins with now.
@@ -89,12 +107,15 @@ impl Durable {
     /// If the slot is not known to be chosen.
     pub fn trim(&mut self, slot: Slot) -> (Anchor, Configuration) {
         assert!(slot <= self.chosen, "only what is chosen goes into a checkpoint");
-        let mut log = Log::new(self.base, self.configuration);
-        self.entries.iter().for_each(|entry| log.append(*entry));
-        log.choose(slot);
-        self.entries = self.behind(slot).to_vec();
-        self.base = log.chosen();
-        self.configuration = *log.configuration();
+        let base = self.anchor(slot).expect("what is chosen behind the base is in the log");
+        let rest = self.behind(slot).to_vec();
+        let trimmed = &self.entries[..self.entries.len() - rest.len()];
+        let swaps = trimmed.iter().filter_map(|entry| match entry.kind {
+            EntryKind::Swap(configuration) => Some(configuration),
+            EntryKind::Command | EntryKind::Noop => None,
+        });
+        self.configuration = swaps.last().unwrap_or(self.configuration);
+        (self.base, self.entries) = (base, rest);
         (self.base, self.configuration)
     }
 

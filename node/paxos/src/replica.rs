@@ -32,6 +32,8 @@ pub struct Replica {
     /// Before this time the core may still be supporting somebody by the word of its former life.
     pub(crate) votes_from: Time,
     pub(crate) wake: Option<Time>,
+    /// A chosen configuration says that this member has been removed.
+    pub(crate) removed: bool,
     pub(crate) role: Role,
 }
 
@@ -163,6 +165,7 @@ impl Replica {
             now: Time::default(),
             votes_from,
             wake: None,
+            removed: false,
             role: Role::Following(Following::default()),
         }
     }
@@ -359,18 +362,27 @@ impl Replica {
     /// After the chosen anchor has moved.
     pub(crate) fn told_chosen<F: Facts>(&mut self, step: &mut Step<'_, F>, version_before: u32) {
         step.out.push(Action::Committed { chosen: self.log.chosen() });
-        let configuration = self.log.configuration();
         // A member that joins reads of configurations before its own; their numbers are below its own.
-        if configuration.version != version_before
-            && !configuration.contains(self.member.id)
-            && configuration.id_max >= self.member.id
-        {
-            step.out.push(Action::Removed);
+        let configuration = self.log.configuration();
+        if configuration.version != version_before && configuration.has_removed(self.member.id) {
+            self.leave(step);
         }
     }
 
-    /// Follows from now on, whoever leads.
+    /// A chosen swap has removed this member. It goes on leading until everybody has been told.
+    pub(crate) fn leave<F: Facts>(&mut self, step: &mut Step<'_, F>) {
+        if !matches!(self.role, Role::Leading(_)) {
+            self.follow(step, Ballot::default());
+        }
+        if !self.removed {
+            step.out.push(Action::Removed);
+        }
+        self.removed = true;
+    }
+
+    /// Follows from now on, whoever leads. A leader that stops says so: whoever is bound to it is free.
     pub(crate) fn follow<F: Facts>(&mut self, step: &mut Step<'_, F>, leader: Ballot) {
+        self.release_all(step, None);
         if !matches!(self.role, Role::Following(_)) {
             step.out.push(Action::Leadership { ballot: leader, leads: false });
         }
