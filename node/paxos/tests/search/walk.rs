@@ -1,6 +1,6 @@
 //! Random deep walks: a seed chooses how often each kind of move is made, then makes hundreds of them.
 
-use crate::world::{Move, Violation, World, member};
+use crate::world::{Move, Violation, World};
 use evenkeel_model::Slot;
 use evenkeel_paxos::{MemberKind, Settings, Standing, Trap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
