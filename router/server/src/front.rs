@@ -10,7 +10,12 @@ use evenkeel_dynamodb::{ApiError, ErrorKind, Operation};
 use evenkeel_model::limits::REQUEST_BODY_BYTES_MAX;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue,
+    ORIGIN,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -36,11 +41,20 @@ impl Front {
     pub async fn handle(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let began = Instant::now();
         let id = self.ids.borrow_mut().next();
+        let from_a_page = request.headers().contains_key(ORIGIN);
+        let mut response = self.answer(request, began, &id).await;
+        if from_a_page {
+            allow_pages(response.headers_mut());
+        }
+        Ok(response)
+    }
+
+    async fn answer(&self, request: Request<Incoming>, began: Instant, id: &[u8]) -> Response<Full<Bytes>> {
         match *request.method() {
             Method::POST => {}
-            Method::GET => return Ok(health(request.headers())),
-            Method::OPTIONS => return Ok(preflight()),
-            _ => return Ok(Answer::from(unknown_operation()).into_response(&id)),
+            Method::GET => return health(request.headers()),
+            Method::OPTIONS => return preflight(request.headers()),
+            _ => return Answer::from(unknown_operation()).into_response(id),
         }
         let operation = target(request.headers()).and_then(Operation::from_target);
         let region = region(request.headers()).unwrap_or(&self.region).to_owned();
@@ -49,7 +63,7 @@ impl Front {
             Ok(body) => body,
             Err(refused) => {
                 self.counts.answered(operation, refused.status().as_u16(), began.elapsed(), (0, 0));
-                return Ok(refused);
+                return refused;
             }
         };
         let result = match operation {
@@ -62,7 +76,7 @@ impl Front {
         let answer = result.unwrap_or_else(Answer::from);
         let bytes = (body.len(), answer.body.len());
         self.counts.answered(operation, answer.status, began.elapsed(), bytes);
-        Ok(answer.into_response(&id))
+        answer.into_response(id)
     }
 }
 
@@ -119,15 +133,27 @@ fn health(headers: &HeaderMap) -> Response<Full<Bytes>> {
     response
 }
 
-/// Browsers ask before they send.
-fn preflight() -> Response<Full<Bytes>> {
+/// Browsers ask before they send: what they ask for is allowed, for two days.
+fn preflight(asked: &HeaderMap) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::new()));
     let headers = response.headers_mut();
-    headers.insert("access-control-allow-origin", HeaderValue::from_static("*"));
-    headers.insert("access-control-allow-methods", HeaderValue::from_static("POST, GET, OPTIONS"));
-    headers.insert("access-control-allow-headers", HeaderValue::from_static("*"));
-    headers.insert("access-control-max-age", HeaderValue::from_static("172800"));
+    for (allow, request, default) in [
+        (ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_REQUEST_METHOD, "POST, GET, OPTIONS"),
+        (ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_REQUEST_HEADERS, "*"),
+    ] {
+        let default = || HeaderValue::from_static(default);
+        headers.insert(allow, asked.get(request).cloned().unwrap_or_else(default));
+    }
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("172800"));
+    allow_pages(headers);
     response
+}
+
+/// Lets scripts of any page read the answer; what protects tables is the signature, not the origin.
+fn allow_pages(headers: &mut HeaderMap) {
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    let exposed = "x-amzn-RequestId,x-amzn-ErrorType,x-amzn-ErrorMessage,x-amz-crc32,Date";
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
 }
 
 #[cfg(test)]

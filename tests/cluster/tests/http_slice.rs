@@ -432,3 +432,27 @@ async fn many_writers_of_one_counter_lose_no_increment() {
     }
     assert_eq!(get(http, "counters", json!({ "pk": text("a") })).await["hits"], json!({ "N": "400" }));
 }
+
+#[tokio::test]
+async fn pages_of_other_origins_may_ask_and_read() {
+    let directory = data_directory();
+    let dev = Dev::start(directory.path());
+    let http = &mut dev.http().await;
+    let request = |method: &str| {
+        let request = Request::builder().method(method).uri("/").header("host", dev.address());
+        request.header("origin", "https://example.com")
+    };
+    let preflight = request("OPTIONS")
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "x-amz-target, content-type");
+    let answer = http.request(preflight.body(Full::default()).expect("valid")).await.expect("an answer");
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("access-control-allow-origin"), "*");
+    assert_eq!(answer.header("access-control-allow-headers"), "x-amz-target, content-type");
+    assert_eq!(answer.header("access-control-max-age"), "172800");
+    let list = request("POST").header("x-amz-target", "DynamoDB_20120810.ListTables");
+    let answer = http.request(list.body(Full::from("{}")).expect("valid")).await.expect("an answer");
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (StatusCode::OK, "*"));
+    let plain = http.try_call("ListTables", &json!({})).await.expect("an answer");
+    assert_eq!(plain.header("access-control-allow-origin"), "");
+}
