@@ -12,7 +12,10 @@ impl World {
         let id = self.nodes[at].id();
         let before = self.nodes[at].committed;
         if chosen.slot < before {
-            return Err(Violation(format!("commit index of {id} went from {before} back to {}", chosen.slot)));
+            return Err(Violation(format!(
+                "commit index of {id} went from {before} back to {}",
+                chosen.slot
+            )));
         }
         for slot in (before.0.max(self.nodes[at].view.base().0.slot.0) + 1)..=chosen.slot.0 {
             let slot = Slot(slot);
@@ -88,7 +91,11 @@ impl World {
                 continue;
             }
             if let Some(other) = reader {
-                return Err(Violation(format!("LeaseExclusion: {} and {} serve reads", other.id(), node.id())));
+                return Err(Violation(format!(
+                    "LeaseExclusion: {} and {} serve reads",
+                    other.id(),
+                    node.id()
+                )));
             }
             reader = Some(node);
             if node.replica.member().kind == MemberKind::Log {
@@ -111,8 +118,9 @@ impl World {
         let node = &self.nodes[at];
         let (view, replica) = (&node.view, &node.replica);
         let end = replica.end();
-        let same = (replica.chosen().slot.0..=end.slot.0)
-            .all(|slot| view.anchor(Slot(slot)).map(|anchor| anchor.checksum) == replica.checksum(Slot(slot)));
+        let same = (replica.chosen().slot.0..=end.slot.0).all(|slot| {
+            view.anchor(Slot(slot)).map(|anchor| anchor.checksum) == replica.checksum(Slot(slot))
+        });
         if !same || view.anchor(Slot(end.slot.0 + 1)).is_some() || view.promised() != replica.promised() {
             return Err(Violation(format!(
                 "the records of {} do not describe its log: {view:?}, {replica:?}",

@@ -5,6 +5,7 @@
 //! make the searches larger (`cargo xtask long search`).
 
 mod check;
+mod mutation;
 mod node;
 mod walk;
 mod world;

@@ -41,7 +41,7 @@ pub enum Move {
     Persist { node: usize },
     /// A node stops and starts; a part of its writes under way is found on the device.
     Crash { node: usize, records: usize, entries: usize },
-    /// An orderly stop and start.
+    /// An orderly stop, which records until when support was given, and a start.
     Restart { node: usize },
     /// A node loses its disk, for ever.
     Wipe { node: usize },
@@ -57,6 +57,8 @@ pub enum Move {
     Time { node: usize },
     /// A core sends its support message.
     Support { from: usize, to: usize },
+    /// A core asks another one for support and has the answer at once.
+    Exchange { from: usize, to: usize },
     /// A replica is told to stand for election.
     Campaign { node: usize },
     /// A write.
@@ -148,6 +150,9 @@ impl World {
                 !node.lost && node.replica.wake().is_none_or(|wake| wake <= node.now())
             }
             Move::Support { from, to } => from != to && up(from) && up(to),
+            Move::Exchange { from, to } => {
+                from != to && up(from) && up(to) && !self.nodes[from].cut && !self.nodes[to].cut
+            }
             Move::Trim { node } => {
                 let node = &self.nodes[node];
                 let room = node.disk.chosen() > node.disk.base().0.slot;
@@ -187,6 +192,13 @@ impl World {
             Move::Back { node } => self.back(node)?,
             Move::Time { node } => self.input(node, Input::Tick)?,
             Move::Support { from, to } => self.send_support(from, to),
+            Move::Exchange { from, to } => {
+                for (from, to) in [(from, to), (to, from)] {
+                    self.send_support(from, to);
+                    let packet = self.packets.pop().expect("sent on the line above");
+                    self.deliver(packet)?;
+                }
+            }
             Move::Campaign { node } => self.input(node, Input::Campaign)?,
             Move::Propose { node } => self.propose(node)?,
             Move::Transfer { node, to } => {
