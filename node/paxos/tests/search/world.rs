@@ -85,7 +85,9 @@ pub struct World {
     pub chosen: BTreeMap<Slot, u128>,
     /// The last slot that a leader said to be chosen: its writes may have been acknowledged.
     pub acknowledged: Slot,
-    /// What has happened at least once, by name.
+    /// Whether events are counted; a search over states has no use for it.
+    pub counts_events: bool,
+    /// What has happened, by name.
     pub seen: BTreeMap<&'static str, u64>,
 }
 
@@ -115,12 +117,15 @@ impl World {
             proposals: 0,
             chosen: BTreeMap::new(),
             acknowledged: Slot(0),
+            counts_events: true,
             seen: BTreeMap::new(),
         }
     }
 
     pub fn note(&mut self, event: &'static str) {
-        *self.seen.entry(event).or_default() += 1;
+        if self.counts_events {
+            *self.seen.entry(event).or_default() += 1;
+        }
     }
 
     /// Whether a move can be made now, and changes anything.
