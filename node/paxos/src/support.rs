@@ -190,6 +190,11 @@ impl Supports {
 /// What the mistakes of the list change here.
 #[cfg(feature = "traps")]
 impl Supports {
+    /// Goes on without the mistake.
+    pub fn switch_off(&mut self) {
+        self.settings.trap = None;
+    }
+
     fn trapped(&self, trap: Trap) -> bool {
         self.settings.trap == Some(trap)
     }

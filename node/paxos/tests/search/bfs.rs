@@ -23,6 +23,8 @@ pub struct Bounds {
     pub duplicates: u8,
     pub ticks: u8,
     pub drifts: u8,
+    /// Spans of time in which all support runs out.
+    pub waits: u8,
     /// A paused machine.
     pub pauses: u8,
     /// A clock that is read as earlier than it is.
@@ -37,8 +39,8 @@ pub struct Bounds {
     pub announcements: u8,
     /// Who is swapped for whom, and how often.
     pub swaps: Vec<(usize, usize)>,
-    /// Nodes that never take part: what they hear is lost.
-    pub deaf: [bool; NODES_MAX],
+    /// Links that carry nothing, either way.
+    pub down: Vec<(usize, usize)>,
 }
 
 /// What a search has seen.
@@ -113,7 +115,9 @@ pub fn search(world: World, bounds: Bounds, states_max: usize) -> Report {
                 report.violation = Some((violation, trace(&came, state.index, step)));
                 return report;
             }
-            world.packets.retain(|packet| !bounds.deaf[packet.to.0 as usize - 1]);
+            world
+                .packets
+                .retain(|packet| !bounds.is_down(packet.from.0 as usize - 1, packet.to.0 as usize - 1));
             world.packets.sort_by_cached_key(hash);
             if seen.insert(fingerprint(&world, &bounds)) {
                 came.push((state.index, Some(step)));
@@ -172,6 +176,9 @@ fn moves(world: &World, bounds: &Bounds) -> Vec<Move> {
     if bounds.ticks > 0 {
         moves.push(Move::Tick);
     }
+    if bounds.waits > 0 {
+        moves.push(Move::Wait);
+    }
     moves.retain(|&step| world.can(step));
     moves
 }
@@ -194,7 +201,7 @@ fn node_moves(moves: &mut Vec<Move>, at: &Node, node: usize, bounds: &Bounds) {
 }
 
 fn pair_moves(moves: &mut Vec<Move>, world: &World, bounds: &Bounds, node: usize, to: usize) {
-    if node == to || bounds.deaf[to] || bounds.deaf[node] {
+    if node == to || bounds.is_down(node, to) {
         return;
     }
     let leads = world.nodes[node].replica.standing() == Standing::Leader;
@@ -213,6 +220,10 @@ fn pair_moves(moves: &mut Vec<Move>, world: &World, bounds: &Bounds, node: usize
 }
 
 impl Bounds {
+    fn is_down(&self, from: usize, to: usize) -> bool {
+        self.down.iter().any(|&link| link == (from, to) || link == (to, from))
+    }
+
     fn spend(&mut self, step: Move) {
         match step {
             Move::Campaign { node } => self.campaigns[node] -= 1,
@@ -227,6 +238,7 @@ impl Bounds {
             Move::Support { .. } => self.supports -= 1,
             Move::Transfer { .. } => self.transfers -= 1,
             Move::Tick => self.ticks -= 1,
+            Move::Wait => self.waits -= 1,
             Move::Deliver { again: true, .. } => self.duplicates -= 1,
             Move::Swap { remove, add, .. } => self.swaps.retain(|&swap| swap != (remove, add)),
             _ => {}

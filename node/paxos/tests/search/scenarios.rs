@@ -33,6 +33,7 @@ pub fn crash(trap: Option<Trap>) -> (World, Bounds) {
     let bounds = Bounds {
         campaigns: [1, 1, 0, 0, 0, 0],
         crashes: [1, 0, 0, 0, 0, 0],
+        waits: 1,
         proposals: 2,
         ..Bounds::default()
     };
@@ -41,11 +42,11 @@ pub fn crash(trap: Option<Trap>) -> (World, Bounds) {
 
 /// A first candidate that crashes and may come back with the same ballot.
 pub fn forgetful(trap: Option<Trap>) -> (World, Bounds) {
-    let mut world = fresh(trap, &[]);
-    world.nodes[0].replica.rest();
+    let world = fresh(trap, &[]);
     let bounds = Bounds {
         campaigns: [2, 0, 0, 0, 0, 0],
         crashes: [1, 0, 0, 0, 0, 0],
+        waits: 1,
         proposals: 2,
         ..Bounds::default()
     };
@@ -123,4 +124,118 @@ fn deliver_reachable(world: &mut World) {
         let Some(step) = write.chain(packets).find(|&step| world.can(step)) else { return };
         world.make(step).expect("a script breaks nothing");
     }
+}
+
+/// The scenario in which breadth-first search finds a mistake that random walks seldom meet.
+pub fn for_trap(trap: Trap) -> Option<(World, Bounds)> {
+    Some(match trap {
+        Trap::PromiseBeforeDurable | Trap::PromiseComesBackOlder => old_accept_under_way(trap),
+        Trap::PrepareBeforeDurable => forgotten_prepare(trap),
+        Trap::OldAcceptedCounts => old_accepted_under_way(trap),
+        Trap::LeaseFromArrival => lapsed(trap, false),
+        Trap::LapseForgotten | Trap::TimeGoesBack => lapsed(trap, false),
+        Trap::ClockStopsInPause => lapsed(trap, true),
+        Trap::TailKeptOverInstall => contradicted_tail(trap),
+        _ => return None,
+    })
+}
+
+fn make(world: &mut World, moves: &[Move]) {
+    for &step in moves {
+        world.make(step).expect("a script breaks nothing");
+    }
+}
+
+/// Delivers what is under way to one node now, and makes it durable there.
+fn deliver_to(world: &mut World, node: usize) {
+    while let Some(packet) = (0..world.packets.len()).find(|&at| world.packets[at].to.0 as usize == node + 1)
+    {
+        make(world, &[Move::Deliver { packet, again: false }]);
+    }
+    while world.can(Move::Persist { node }) {
+        make(world, &[Move::Persist { node }]);
+    }
+}
+
+/// The leader, node 0, has proposed a write that is still under way to node 2.
+fn old_accept_under_way(trap: Trap) -> (World, Bounds) {
+    let mut world = led(Some(trap), &[]);
+    make(&mut world, &[Move::Propose { node: 0 }, Move::Persist { node: 0 }]);
+    let bounds = Bounds {
+        campaigns: [0, 1, 0, 0, 0, 0],
+        crashes: [0, 0, 1, 0, 0, 0],
+        down: vec![(0, 1)],
+        ..Bounds::default()
+    };
+    (world, bounds)
+}
+
+/// The leader, node 0, has proposed a write that node 2 has; its answer is under way.
+fn old_accepted_under_way(trap: Trap) -> (World, Bounds) {
+    let mut world = led(Some(trap), &[]);
+    make(&mut world, &[Move::Propose { node: 0 }]);
+    deliver_to(&mut world, 2);
+    let bounds =
+        Bounds { campaigns: [1, 0, 0, 0, 0, 0], crashes: [1, 0, 0, 0, 0, 0], waits: 1, ..Bounds::default() };
+    (world, bounds)
+}
+
+/// Node 0 leads by the promises of the two others, without its own being durable, and node 1 has its write.
+fn forgotten_prepare(trap: Trap) -> (World, Bounds) {
+    let mut world = fresh(Some(trap), &[]);
+    make(&mut world, &[Move::Campaign { node: 0 }]);
+    deliver_to(&mut world, 1);
+    deliver_to(&mut world, 2);
+    while !world.can(Move::Propose { node: 0 }) {
+        make(&mut world, &[Move::Deliver { packet: 0, again: false }]);
+    }
+    make(&mut world, &[Move::Propose { node: 0 }]);
+    deliver_to(&mut world, 1);
+    world.packets.retain(|packet| packet.to.0 == 1);
+    let bounds = Bounds {
+        campaigns: [1, 0, 0, 0, 0, 0],
+        crashes: [1, 0, 0, 0, 0, 0],
+        waits: 1,
+        proposals: 1,
+        ..Bounds::default()
+    };
+    (world, bounds)
+}
+
+/// Node 0 leads and holds the lease; then nobody hears from it until all support has lapsed. An answer of
+/// node 2 that renewed the lease is still under way. Node 1 stands for election.
+fn lapsed(trap: Trap, paused: bool) -> (World, Bounds) {
+    let mut world = fresh(Some(trap), &[]);
+    exchange_all(&mut world);
+    script(&mut world, &[Move::Campaign { node: 0 }]);
+    make(&mut world, &[Move::Support { from: 2, to: 0 }]);
+    for _ in 0..9 {
+        make(&mut world, &[if paused { Move::Pause { node: 0 } } else { Move::Tick }]);
+    }
+    let bounds = Bounds {
+        campaigns: [0, 1, 0, 0, 0, 0],
+        exchanges: u8::from(trap == Trap::LapseForgotten),
+        backs: u8::from(trap == Trap::TimeGoesBack),
+        down: vec![(0, 1)],
+        ..Bounds::default()
+    };
+    (world, bounds)
+}
+
+/// Node 0 has a tail that was never chosen, node 1 leads and has trimmed its log behind a chosen entry in
+/// its place.
+fn contradicted_tail(trap: Trap) -> (World, Bounds) {
+    let mut world = led(Some(trap), &[]);
+    make(&mut world, &[Move::Propose { node: 0 }, Move::Propose { node: 0 }]);
+    make(&mut world, &[Move::Persist { node: 0 }, Move::Persist { node: 0 }]);
+    world.packets.clear();
+    make(&mut world, &[Move::Cut { node: 0 }, Move::Campaign { node: 1 }]);
+    deliver_reachable(&mut world);
+    world.packets.clear();
+    // The record of the next write says that the no-op is chosen, which lets the log be trimmed there.
+    make(&mut world, &[Move::Propose { node: 1 }, Move::Persist { node: 1 }, Move::Trim { node: 1 }]);
+    world.packets.retain(|packet| packet.to.0 == 1);
+    make(&mut world, &[Move::Cut { node: 0 }]);
+    let bounds = Bounds { campaigns: [1, 0, 0, 0, 0, 0], ..Bounds::default() };
+    (world, bounds)
 }

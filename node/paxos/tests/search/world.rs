@@ -2,11 +2,11 @@
 //!
 //! After every action the world checks what must always hold; a breach is a [`Violation`].
 
-use crate::node::{Held, NODES_MAX, Node, Surroundings, Write, checksum};
+use crate::node::{Held, NODES_MAX, Node, SUPPORT, Surroundings, Write, checksum};
 use evenkeel_model::Slot;
 use evenkeel_paxos::{
     Action, Anchor, Configuration, Entry, Input, Member, MemberId, MemberKind, Message, Output, Refused,
-    Settings, Standing, Support, Trap,
+    Settings, Standing, Support, SupportSettings, Supports, Trap,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -47,6 +47,8 @@ pub enum Move {
     Wipe { node: usize },
     /// Time passes for everybody.
     Tick,
+    /// So much time passes that all support runs out.
+    Wait,
     /// A clock runs ahead of the others.
     Drift { node: usize },
     /// A machine is paused while time passes: only a clock that stops would not notice.
@@ -83,6 +85,8 @@ pub struct World {
     pub proposals: u32,
     /// The entry of each slot that somebody said to be chosen.
     pub chosen: BTreeMap<Slot, u128>,
+    /// Each write's checksum and that of the entry it was proposed behind.
+    pub parents: BTreeMap<u128, u128>,
     /// The last slot that a leader said to be chosen: its writes may have been acknowledged.
     pub acknowledged: Slot,
     /// Whether events are counted; a search over states has no use for it.
@@ -116,6 +120,7 @@ impl World {
             packets: Vec::new(),
             proposals: 0,
             chosen: BTreeMap::new(),
+            parents: BTreeMap::new(),
             acknowledged: Slot(0),
             counts_events: true,
             seen: BTreeMap::new(),
@@ -126,6 +131,12 @@ impl World {
         if self.counts_events {
             *self.seen.entry(event).or_default() += 1;
         }
+    }
+
+    /// Goes on without the mistake; support that was given under it stays.
+    pub fn switch_off(&mut self) {
+        Rc::make_mut(&mut self.settings).trap = None;
+        self.nodes.iter_mut().for_each(|node| node.supports.switch_off());
     }
 
     /// Whether a move can be made now, and changes anything.
@@ -171,7 +182,7 @@ impl World {
             | Move::Back { node }
             | Move::Campaign { node }
             | Move::Cut { node } => up(node),
-            Move::Drop { .. } | Move::Tick => true,
+            Move::Drop { .. } | Move::Tick | Move::Wait => true,
         }
     }
 
@@ -189,6 +200,10 @@ impl World {
             Move::Restart { node } => self.crash(node, usize::MAX - 1, 0, false)?,
             Move::Wipe { node } => self.wipe(node),
             Move::Tick => self.nodes.iter_mut().for_each(|node| node.clock += 1),
+            Move::Wait => {
+                let wait = Supports::restart_wait_ns(&SUPPORT);
+                self.nodes.iter_mut().for_each(|node| node.clock += wait + 1);
+            }
             Move::Drift { node } => {
                 self.nodes[node].clock += 1;
                 self.nodes[node].drifts += 1;
@@ -300,8 +315,9 @@ impl World {
         }
     }
 
-    /// The replica and the support read a clock that has jumped back, once.
+    /// A replica that knows the time reads a clock that has jumped back, once.
     fn back(&mut self, at: usize) -> Result<(), Violation> {
+        self.input(at, Input::Liveness)?;
         let clock = self.nodes[at].clock;
         self.nodes[at].clock = clock.saturating_sub(5);
         let may = self.may_read(at);
@@ -320,7 +336,9 @@ impl World {
     fn propose(&mut self, at: usize) -> Result<(), Violation> {
         self.proposals += 1;
         let node = &mut self.nodes[at];
-        let value = checksum(node.replica.end().checksum, &self.proposals);
+        let parent = node.replica.end().checksum;
+        let value = checksum(parent, &self.proposals);
+        self.parents.insert(value, parent);
         let surroundings = Surroundings { settings: &self.settings, supports: &node.supports };
         let mut out = Output::default();
         let taken = node.replica.propose(node.now(), &[value], &surroundings, &mut out);
@@ -445,7 +463,7 @@ fn released(from: MemberId, held: Vec<Held>) -> impl Iterator<Item = Packet> {
     })
 }
 
-fn with_trap(node: &Node, trap: Option<Trap>) -> evenkeel_paxos::Supports {
-    let settings = evenkeel_paxos::SupportSettings { trap, ..crate::node::SUPPORT };
-    evenkeel_paxos::Supports::new(settings, node.incarnation, NODES_MAX)
+fn with_trap(node: &Node, trap: Option<Trap>) -> Supports {
+    let settings = SupportSettings { trap, ..SUPPORT };
+    Supports::new(settings, node.incarnation, NODES_MAX)
 }
