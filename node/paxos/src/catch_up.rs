@@ -27,6 +27,10 @@ impl Replica {
         }
         let Some(at) = leading.peers.iter().position(|peer| peer.member.id == from) else { return };
         let peer = &mut leading.peers[at];
+        if peer.rewound && chosen <= peer.known {
+            return;
+        }
+        peer.rewound = true;
         peer.known = peer.matched.max(chosen);
         peer.sent = peer.known;
         self.greet(step, at);

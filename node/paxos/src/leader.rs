@@ -47,6 +47,9 @@ pub(crate) struct Peer {
     seen: Slot,
     /// Older entries are being read from the log for it.
     pub loading: bool,
+    /// It said that it could not join what it was sent, and was sent everything again. More such answers
+    /// are to what was under way before, until it gets ahead or time passes.
+    pub rewound: bool,
     /// The stretch of support under which it is bound to this leader; 0 if it is not.
     pub epoch: u64,
     /// The stretch of support under which it was last asked to bind itself.
@@ -56,7 +59,17 @@ pub(crate) struct Peer {
 impl Peer {
     pub fn new(member: Member, known: Slot) -> Peer {
         let matched = Slot(0);
-        Peer { member, matched, known, sent: known, seen: known, loading: false, epoch: 0, asked: 0 }
+        Peer {
+            member,
+            matched,
+            known,
+            sent: known,
+            seen: known,
+            loading: false,
+            rewound: false,
+            epoch: 0,
+            asked: 0,
+        }
     }
 }
 
@@ -248,6 +261,7 @@ impl Replica {
             return;
         }
         let peer = &mut leading.peers[at];
+        peer.rewound &= upto <= peer.known;
         peer.matched = peer.matched.max(upto);
         peer.known = peer.known.max(upto);
         peer.sent = peer.sent.max(peer.known);
@@ -387,7 +401,7 @@ impl Replica {
         peer.seen = peer.known;
         if stuck {
             peer.sent = peer.known;
-            peer.loading = false;
+            (peer.loading, peer.rewound) = (false, false);
         }
         let waiting = unbound || peer.known < end;
         if stuck || unbound && (due || peer.asked != received.epoch) {

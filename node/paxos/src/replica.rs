@@ -151,8 +151,9 @@ impl Replica {
         Replica::recover(member, generation, &Durable::new(founders), Time::default())
     }
 
-    /// A member as its log describes it. `votes_from` is a full lease after an unclean start, and now
-    /// after an orderly stop that was recorded durably.
+    /// A member as its log describes it. `votes_from` is when all support that the core gave in its former
+    /// life has run out: [`Supports::restart_wait_ns`](crate::Supports::restart_wait_ns) after an unclean
+    /// start, [`Supports::given_until`](crate::Supports::given_until) if an orderly stop recorded it.
     pub fn recover(member: Member, generation: Generation, durable: &Durable, votes_from: Time) -> Replica {
         Replica {
             member,

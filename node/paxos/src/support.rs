@@ -101,6 +101,13 @@ impl Supports {
         settings.lease_ns + settings.drift_ns
     }
 
+    /// Until when this core supports anybody. An orderly stop records it durably; the next life on the same
+    /// clock votes from then on, and need not wait a full lease. (A stop is not enough: its supporters'
+    /// leases outlive it, and so would the votes that they rest on be forgotten.)
+    pub fn given_until(&self) -> Time {
+        self.peers.iter().map(|peer| peer.given.until).max().unwrap_or_default()
+    }
+
     /// Support that `peer` gives.
     pub fn received(&self, peer: usize) -> Grant {
         self.peers[peer].received
@@ -183,6 +190,11 @@ impl Supports {
 /// What the mistakes of the list change here.
 #[cfg(feature = "traps")]
 impl Supports {
+    /// Goes on without the mistake.
+    pub fn switch_off(&mut self) {
+        self.settings.trap = None;
+    }
+
     fn trapped(&self, trap: Trap) -> bool {
         self.settings.trap == Some(trap)
     }

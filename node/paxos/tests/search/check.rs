@@ -26,6 +26,7 @@ impl World {
             if known != entry.checksum {
                 return Err(Violation(format!("Agreement: {id} has another entry chosen in slot {slot}")));
             }
+            self.check_chain(slot, known)?;
         }
         if self.chosen.get(&chosen.slot).is_some_and(|&checksum| checksum != chosen.checksum) {
             return Err(Violation(format!("Agreement: {id} names another entry in slot {}", chosen.slot)));
@@ -36,6 +37,18 @@ impl World {
             self.check_durable(at, chosen)?;
         }
         Ok(())
+    }
+
+    /// A chosen write stands behind the entry that it was proposed behind.
+    fn check_chain(&self, slot: Slot, checksum: u128) -> Result<(), Violation> {
+        let parent = self.parents.get(&checksum);
+        let before = self.chosen.get(&Slot(slot.0 - 1));
+        match (parent, before) {
+            (Some(parent), Some(before)) if parent != before => {
+                Err(Violation(format!("Chain: slot {slot} does not follow slot {}", slot.0 - 1)))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Nothing acknowledged is lost with less than a quorum of disks. PrefixOnSwap: what a swap chooses

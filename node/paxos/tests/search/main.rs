@@ -4,8 +4,11 @@
 //! `EVENKEEL_SEED=n` walks one seed and prints its moves; `EVENKEEL_SEEDS=a..b` and `EVENKEEL_LONG=1`
 //! make the searches larger (`cargo xtask long search`).
 
+mod bfs;
 mod check;
+mod mutation;
 mod node;
+mod scenarios;
 mod walk;
 mod world;
 
@@ -44,4 +47,19 @@ fn no_random_walk_breaks_an_invariant_and_every_group_comes_back() {
         }
     }
     println!("walks: {} seeds, events {seen:?}", seeds.end - seeds.start);
+}
+
+#[test]
+fn no_order_of_moves_within_the_bounds_breaks_an_invariant() {
+    let states_max = if std::env::var_os("EVENKEEL_LONG").is_some() { 20_000_000 } else { 60_000 };
+    for (name, world, bounds) in scenarios::all(None) {
+        let report = bfs::search(world, bounds, states_max);
+        println!(
+            "{name}: {} states, depth {}, {}",
+            report.states,
+            report.depth,
+            if report.complete { "complete" } else { "up to the limit" }
+        );
+        assert_eq!(report.violation, None, "{name}");
+    }
 }

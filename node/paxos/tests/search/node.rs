@@ -149,10 +149,14 @@ impl Node {
         self.held.clear();
         self.durable = Token(0);
         let settings = SupportSettings { trap, ..SUPPORT };
-        let wait = if unclean { Supports::restart_wait_ns(&settings) } else { 0 };
+        let votes_from = if unclean {
+            self.now().after(Supports::restart_wait_ns(&settings))
+        } else {
+            self.supports.given_until()
+        };
         self.supports = Supports::new(settings, self.incarnation, NODES_MAX);
         let member = self.replica.member();
-        self.replica = Replica::recover(member, Generation(1), &self.disk, self.now().after(wait));
+        self.replica = Replica::recover(member, Generation(1), &self.disk, votes_from);
         self.committed = self.replica.chosen().slot;
     }
 }

@@ -24,11 +24,11 @@ impl Random {
 }
 
 /// Kinds of moves and how often each is made, before the seed changes it.
-const KINDS: [(&str, u64); 19] = [
+const KINDS: [(&str, u64); 21] = [
     ("deliver", 400),
     ("again", 12),
     ("drop", 25),
-    ("persist", 180),
+    ("persist", 120),
     ("crash", 6),
     ("restart", 2),
     ("wipe", 1),
@@ -39,29 +39,106 @@ const KINDS: [(&str, u64); 19] = [
     ("time", 60),
     ("support", 90),
     ("campaign", 8),
-    ("propose", 40),
-    ("transfer", 4),
-    ("swap", 8),
-    ("announce", 12),
-    ("trim", 4),
+    ("propose", 15),
+    ("transfer", 2),
+    ("swap", 4),
+    ("announce", 5),
+    ("trim", 3),
+    ("cut", 2),
+    ("exchange", 40),
 ];
 
-/// How much a walk may do that is not in every run.
+/// What a walk is about. A swarm: most of what goes wrong needs much of one thing and little of another.
+#[derive(Clone, Copy, Debug)]
+struct Theme {
+    joiners: &'static [MemberKind],
+    /// Kinds that are made more or less often than usual: times how much, by how much.
+    favours: &'static [(&'static str, u64, u64)],
+}
+
+const THEMES: [Theme; 7] = [
+    Theme { joiners: &[MemberKind::Log, MemberKind::Storage, MemberKind::Storage], favours: &[] },
+    // Without support nobody is bound: candidates and old leaders meet all the time.
+    Theme {
+        joiners: &[],
+        favours: &[
+            ("support", 0, 1),
+            ("exchange", 0, 1),
+            ("tick", 1, 4),
+            ("time", 1, 4),
+            ("campaign", 6, 1),
+            ("crash", 5, 1),
+            ("persist", 1, 2),
+            ("wipe", 0, 1),
+        ],
+    },
+    Theme {
+        joiners: &[MemberKind::Log, MemberKind::Storage],
+        favours: &[
+            ("swap", 8, 1),
+            ("campaign", 5, 1),
+            ("support", 1, 8),
+            ("exchange", 1, 4),
+            ("tick", 1, 4),
+            ("crash", 3, 1),
+        ],
+    },
+    Theme { joiners: &[], favours: &LEASES },
+    Theme { joiners: &[MemberKind::Log], favours: &LEASES },
+    // Messages and writes, a few elections and crashes, and nothing else.
+    Theme { joiners: &[], favours: &QUIET },
+    Theme { joiners: &[MemberKind::Log], favours: &QUIET },
+];
+
+/// Members that are bound most of the time, links that break, elections in spite of that.
+const LEASES: [(&str, u64, u64); 9] = [
+    ("exchange", 4, 1),
+    ("cut", 4, 1),
+    ("transfer", 2, 1),
+    ("campaign", 2, 1),
+    ("crash", 1, 2),
+    ("wipe", 0, 1),
+    ("trim", 0, 1),
+    ("drop", 1, 4),
+    ("time", 1, 2),
+];
+
+const QUIET: [(&str, u64, u64); 17] = [
+    ("exchange", 0, 1),
+    ("cut", 0, 1),
+    ("support", 0, 1),
+    ("tick", 0, 1),
+    ("time", 0, 1),
+    ("drift", 0, 1),
+    ("pause", 0, 1),
+    ("back", 0, 1),
+    ("wipe", 0, 1),
+    ("restart", 0, 1),
+    ("transfer", 0, 1),
+    ("trim", 0, 1),
+    ("announce", 1, 4),
+    ("again", 1, 4),
+    ("drop", 1, 4),
+    ("campaign", 2, 1),
+    ("persist", 2, 1),
+];
+
+/// How much a walk may do.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub steps: usize,
-    pub joiners: &'static [MemberKind],
     /// Disks that may be lost.
     pub wipes: usize,
     /// Clocks may run ahead this often, within the drift that leases allow for.
     pub drifts: u8,
     pub trap: Option<Trap>,
+    /// Which theme; by the seed, if nothing.
+    pub theme: Option<usize>,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        let joiners = &[MemberKind::Log, MemberKind::Storage, MemberKind::Storage];
-        Plan { steps: 600, joiners, wipes: 1, drifts: 2, trap: None }
+        Plan { steps: 600, wipes: 1, drifts: 2, trap: None, theme: None }
     }
 }
 
@@ -99,15 +176,20 @@ pub struct Walk {
 impl Walk {
     pub fn new(seed: u64, plan: &Plan, tracing: bool) -> Walk {
         let mut random = Random(seed);
-        let weights = KINDS.map(|(_, weight)| weight * [0, 1, 2, 4, 12][random.below(5)]);
-        let mut weights = weights.map(|weight| weight / 2);
-        for (at, (name, weight)) in KINDS.iter().enumerate() {
+        let theme = THEMES[plan.theme.unwrap_or(seed as usize % THEMES.len())];
+        let favoured = KINDS.map(|(name, weight)| {
+            let (times, by) =
+                theme.favours.iter().find(|favour| favour.0 == name).map_or((1, 1), |f| (f.1, f.2));
+            weight * times * 8 / by
+        });
+        let mut weights = favoured.map(|weight| weight * [0, 1, 2, 4, 12][random.below(5)] / 2);
+        for (at, (name, _)) in KINDS.iter().enumerate() {
             // Without these nothing happens at all.
             if ["deliver", "persist", "tick", "time", "support", "propose"].contains(name) {
-                weights[at] = weights[at].max(weight / 4);
+                weights[at] = weights[at].max(favoured[at] / 4);
             }
         }
-        let world = World::new(settings(plan.trap), plan.joiners);
+        let world = World::new(settings(plan.trap), theme.joiners);
         let total = weights.iter().sum();
         let trace = Vec::new();
         Walk { world, random, weights, total, plan: plan.clone(), wipes: 0, trace, tracing }
@@ -145,12 +227,27 @@ impl Walk {
         "deliver"
     }
 
+    /// Some node of those that will do.
+    fn any(&mut self, will_do: impl Fn(&World, usize) -> bool) -> Option<usize> {
+        let nodes: Vec<usize> = (0..self.world.nodes.len()).filter(|&at| will_do(&self.world, at)).collect();
+        (!nodes.is_empty()).then(|| nodes[self.random.below(nodes.len())])
+    }
+
     fn choose(&mut self) -> Option<Move> {
         let kind = self.kind();
         let count = self.world.nodes.len();
-        let node = self.random.below(count);
+        let node = match kind {
+            "propose" | "swap" | "transfer" | "announce" => {
+                self.any(|world, at| world.can(Move::Propose { node: at }))?
+            }
+            "persist" => self.any(|world, at| world.can(Move::Persist { node: at }))?,
+            _ => self.random.below(count),
+        };
         let other = self.random.below(count);
-        let third = self.random.below(count);
+        let third = match kind {
+            "swap" => self.any(|world, add| world.can(Move::Swap { node, remove: other, add }))?,
+            _ => self.random.below(count),
+        };
         let packets = self.world.packets.len();
         let packet = if packets > 40 { 0 } else { self.random.below(packets) };
         let step = match kind {
@@ -175,7 +272,8 @@ impl Walk {
             "transfer" => Move::Transfer { node, to: other },
             "swap" => Move::Swap { node, remove: other, add: third },
             "announce" => Move::Announce { node },
-            "trim" if self.random.below(4) == 0 => Move::Cut { node },
+            "cut" => Move::Cut { node },
+            "exchange" => Move::Exchange { from: node, to: other },
             "trim" => Move::Trim { node },
             _ => Move::Tick,
         };
@@ -186,12 +284,14 @@ impl Walk {
     /// a new entry chosen that every live member learns of.
     pub fn heal(&mut self) -> Result<(), Violation> {
         self.world.nodes.iter_mut().for_each(|node| node.cut = false);
-        let mut target = None;
+        let mut target: Option<Slot> = None;
         for round in 0..120 {
             self.round()?;
             let leader = (0..self.world.nodes.len()).find(|&at| self.world.may_read(at));
-            if let (Some(at), None) = (leader, target) {
-                let before = self.world.nodes[at].replica.end().slot;
+            let end = |at: usize| self.world.nodes[at].replica.end().slot;
+            // A leader may be lost with the entry it proposed; the next one proposes another.
+            if let Some(at) = leader.filter(|&at| target.is_none_or(|slot| end(at) < slot)) {
+                let before = end(at);
                 self.make(Move::Propose { node: at })?;
                 target = (self.world.nodes[at].replica.end().slot > before).then_some(before.next());
             }

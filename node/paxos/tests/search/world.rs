@@ -2,11 +2,11 @@
 //!
 //! After every action the world checks what must always hold; a breach is a [`Violation`].
 
-use crate::node::{Held, NODES_MAX, Node, Surroundings, Write, checksum};
+use crate::node::{Held, NODES_MAX, Node, SUPPORT, Surroundings, Write, checksum};
 use evenkeel_model::Slot;
 use evenkeel_paxos::{
     Action, Anchor, Configuration, Entry, Input, Member, MemberId, MemberKind, Message, Output, Refused,
-    Settings, Standing, Support, Trap,
+    Settings, Standing, Support, SupportSettings, Supports, Trap,
 };
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -41,12 +41,14 @@ pub enum Move {
     Persist { node: usize },
     /// A node stops and starts; a part of its writes under way is found on the device.
     Crash { node: usize, records: usize, entries: usize },
-    /// An orderly stop and start.
+    /// An orderly stop, which records until when support was given, and a start.
     Restart { node: usize },
     /// A node loses its disk, for ever.
     Wipe { node: usize },
     /// Time passes for everybody.
     Tick,
+    /// So much time passes that all support runs out.
+    Wait,
     /// A clock runs ahead of the others.
     Drift { node: usize },
     /// A machine is paused while time passes: only a clock that stops would not notice.
@@ -57,6 +59,8 @@ pub enum Move {
     Time { node: usize },
     /// A core sends its support message.
     Support { from: usize, to: usize },
+    /// A core asks another one for support and has the answer at once.
+    Exchange { from: usize, to: usize },
     /// A replica is told to stand for election.
     Campaign { node: usize },
     /// A write.
@@ -81,9 +85,13 @@ pub struct World {
     pub proposals: u32,
     /// The entry of each slot that somebody said to be chosen.
     pub chosen: BTreeMap<Slot, u128>,
+    /// Each write's checksum and that of the entry it was proposed behind.
+    pub parents: BTreeMap<u128, u128>,
     /// The last slot that a leader said to be chosen: its writes may have been acknowledged.
     pub acknowledged: Slot,
-    /// What has happened at least once, by name.
+    /// Whether events are counted; a search over states has no use for it.
+    pub counts_events: bool,
+    /// What has happened, by name.
     pub seen: BTreeMap<&'static str, u64>,
 }
 
@@ -112,13 +120,23 @@ impl World {
             packets: Vec::new(),
             proposals: 0,
             chosen: BTreeMap::new(),
+            parents: BTreeMap::new(),
             acknowledged: Slot(0),
+            counts_events: true,
             seen: BTreeMap::new(),
         }
     }
 
     pub fn note(&mut self, event: &'static str) {
-        *self.seen.entry(event).or_default() += 1;
+        if self.counts_events {
+            *self.seen.entry(event).or_default() += 1;
+        }
+    }
+
+    /// Goes on without the mistake; support that was given under it stays.
+    pub fn switch_off(&mut self) {
+        Rc::make_mut(&mut self.settings).trap = None;
+        self.nodes.iter_mut().for_each(|node| node.supports.switch_off());
     }
 
     /// Whether a move can be made now, and changes anything.
@@ -148,6 +166,9 @@ impl World {
                 !node.lost && node.replica.wake().is_none_or(|wake| wake <= node.now())
             }
             Move::Support { from, to } => from != to && up(from) && up(to),
+            Move::Exchange { from, to } => {
+                from != to && up(from) && up(to) && !self.nodes[from].cut && !self.nodes[to].cut
+            }
             Move::Trim { node } => {
                 let node = &self.nodes[node];
                 let room = node.disk.chosen() > node.disk.base().0.slot;
@@ -161,7 +182,7 @@ impl World {
             | Move::Back { node }
             | Move::Campaign { node }
             | Move::Cut { node } => up(node),
-            Move::Drop { .. } | Move::Tick => true,
+            Move::Drop { .. } | Move::Tick | Move::Wait => true,
         }
     }
 
@@ -179,6 +200,10 @@ impl World {
             Move::Restart { node } => self.crash(node, usize::MAX - 1, 0, false)?,
             Move::Wipe { node } => self.wipe(node),
             Move::Tick => self.nodes.iter_mut().for_each(|node| node.clock += 1),
+            Move::Wait => {
+                let wait = Supports::restart_wait_ns(&SUPPORT);
+                self.nodes.iter_mut().for_each(|node| node.clock += wait + 1);
+            }
             Move::Drift { node } => {
                 self.nodes[node].clock += 1;
                 self.nodes[node].drifts += 1;
@@ -187,6 +212,13 @@ impl World {
             Move::Back { node } => self.back(node)?,
             Move::Time { node } => self.input(node, Input::Tick)?,
             Move::Support { from, to } => self.send_support(from, to),
+            Move::Exchange { from, to } => {
+                for (from, to) in [(from, to), (to, from)] {
+                    self.send_support(from, to);
+                    let packet = self.packets.pop().expect("sent on the line above");
+                    self.deliver(packet)?;
+                }
+            }
             Move::Campaign { node } => self.input(node, Input::Campaign)?,
             Move::Propose { node } => self.propose(node)?,
             Move::Transfer { node, to } => {
@@ -283,8 +315,9 @@ impl World {
         }
     }
 
-    /// The replica and the support read a clock that has jumped back, once.
+    /// A replica that knows the time reads a clock that has jumped back, once.
     fn back(&mut self, at: usize) -> Result<(), Violation> {
+        self.input(at, Input::Liveness)?;
         let clock = self.nodes[at].clock;
         self.nodes[at].clock = clock.saturating_sub(5);
         let may = self.may_read(at);
@@ -303,7 +336,9 @@ impl World {
     fn propose(&mut self, at: usize) -> Result<(), Violation> {
         self.proposals += 1;
         let node = &mut self.nodes[at];
-        let value = checksum(node.replica.end().checksum, &self.proposals);
+        let parent = node.replica.end().checksum;
+        let value = checksum(parent, &self.proposals);
+        self.parents.insert(value, parent);
         let surroundings = Surroundings { settings: &self.settings, supports: &node.supports };
         let mut out = Output::default();
         let taken = node.replica.propose(node.now(), &[value], &surroundings, &mut out);
@@ -428,7 +463,7 @@ fn released(from: MemberId, held: Vec<Held>) -> impl Iterator<Item = Packet> {
     })
 }
 
-fn with_trap(node: &Node, trap: Option<Trap>) -> evenkeel_paxos::Supports {
-    let settings = evenkeel_paxos::SupportSettings { trap, ..crate::node::SUPPORT };
-    evenkeel_paxos::Supports::new(settings, node.incarnation, NODES_MAX)
+fn with_trap(node: &Node, trap: Option<Trap>) -> Supports {
+    let settings = SupportSettings { trap, ..SUPPORT };
+    Supports::new(settings, node.incarnation, NODES_MAX)
 }
