@@ -266,23 +266,23 @@ impl Replica {
 
     /// Whether this member must not promise `ballot`: it is bound to a leader that its core supports. A
     /// leader's own word binds nobody against itself: its next campaign says that its last ballot is over.
-    /// Nor does that of a leader that a chosen swap has removed.
     fn bound_against<F: Facts>(&self, step: &Step<'_, F>, ballot: Ballot) -> bool {
         match &self.role {
             Role::Leading(_) => self.holds_lease(step),
             Role::Following(_) | Role::Campaigning(_) => {
-                let leader = self.bound.ballot.replica;
-                let removed = self.log.configuration().has_removed(MemberId(leader));
-                self.bound_live(step) && ballot.replica != leader && !removed
+                self.bound_live(step) && ballot.replica != self.bound.ballot.replica
             }
         }
     }
 
-    /// Whether this member is bound to a leader that its core supports, without a lapse since.
+    /// Whether this member is bound to a leader that its core supports, without a lapse since. A leader
+    /// that a chosen swap has removed binds nobody: it leads no more, or lost its lease before.
     pub(crate) fn bound_live<F: Facts>(&self, step: &Step<'_, F>) -> bool {
         let Binding { ballot, epoch } = self.bound;
-        let given = step.facts.given(MemberId(ballot.replica));
-        epoch != 0 && ballot == self.promised && given.epoch == epoch && given.live(step.now)
+        let leader = MemberId(ballot.replica);
+        let given = step.facts.given(leader);
+        let bound = epoch != 0 && ballot == self.promised && given.epoch == epoch;
+        bound && given.live(step.now) && !self.log.configuration().has_removed(leader)
     }
 
     /// While nobody leads, time matters.

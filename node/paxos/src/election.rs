@@ -4,7 +4,7 @@
 //! the asker's own link is broken). That avoids needless elections and is not what safety rests on; so
 //! it is bounded: after a number of such answers the control plane is told, and the member stands.
 
-use crate::configuration::MemberId;
+use crate::configuration::{MEMBERS_MAX, MemberId};
 use crate::message::Message;
 use crate::output::Action;
 use crate::replica::{Binding, Replica, Role, Step};
@@ -77,10 +77,12 @@ impl Replica {
         }
     }
 
-    /// Asks the others about the leader, or stands at once if there never was one or nobody to ask.
+    /// Asks the others about the leader, or stands at once if there never was one, or nobody to ask, or it
+    /// does not know itself a member: then those it knows may all have gone.
     fn probe<F: Facts>(&mut self, step: &mut Step<'_, F>) {
         let configuration = *self.log.configuration();
-        if self.promised == Ballot::default() || configuration.ids() == [self.id()] {
+        let asks = configuration.contains(self.id()) && configuration.ids() != [self.id()];
+        if self.promised == Ballot::default() || !asks {
             self.campaign(step);
             return;
         }
@@ -174,11 +176,11 @@ impl Replica {
         }
     }
 
-    /// Whether this member may lead: it has the tree, and is a voter.
+    /// Whether this member may stand: it has the tree and has not been removed. One that is no voter yet, by
+    /// what it knows, may be one all the same: the swap that brought it in may be chosen without it, and
+    /// then it may be the only one left that can lead. The promises tell.
     pub(crate) fn can_stand<F: Facts>(&self, step: &Step<'_, F>) -> bool {
-        let voter = self.log.configuration().contains(self.id())
-            || self.log.pending().is_some_and(|pending| pending.contains(self.id()));
-        voter && !self.removed && (self.has_tree() || trap!(step.facts, LogReplicaLeads))
+        !self.blank() && !self.removed && (self.has_tree() || trap!(step.facts, LogReplicaLeads))
     }
 
     /// The ballot of this member's next campaign; nothing if it may not begin one now.
@@ -205,7 +207,8 @@ impl Replica {
     /// of them do not keep disturbing each other.
     pub(crate) fn patience_ns<F: Facts>(&self, step: &Step<'_, F>) -> u64 {
         let wait_ns = step.facts.settings().election_wait_ns;
-        let place = self.log.configuration().ids().iter().position(|&id| id == self.id()).unwrap_or(0);
+        let place = self.log.configuration().ids().iter().position(|&id| id == self.id());
+        let place = place.unwrap_or(MEMBERS_MAX);
         let mixed = (u64::from(self.id().0) << 32 ^ self.promised.round)
             .wrapping_add(0x9E37_79B9_7F4A_7C15)
             .wrapping_mul(0xBF58_476D_1CE4_E5B9);

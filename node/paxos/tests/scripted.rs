@@ -174,12 +174,8 @@ fn blocked(trap: Option<Trap>) -> (usize, bool) {
     facts.live.set(false);
     let mut replica = Replica::first(MemberId(2), Generation(1), founders());
     let ballot = Ballot { round: 1, replica: 1 };
-    let accept = Message::Accept {
-        ballot,
-        generation: Generation(1),
-        after: Anchor::default(),
-        chosen: Slot(0),
-    };
+    let accept =
+        Message::Accept { ballot, generation: Generation(1), after: Anchor::default(), chosen: Slot(0) };
     message(&mut replica, 1, &facts, 1, accept);
     let mut reports = 0;
     for probe in 0..40u64 {
@@ -207,8 +203,7 @@ fn absurd_round(trap: Option<Trap>) -> u64 {
     let mut replica = Replica::first(MemberId(2), Generation(1), founders());
     let promised = Ballot { round: u64::MAX, replica: 3 };
     message(&mut replica, 1, &facts, 3, Message::Nack { ballot: Ballot::default(), promised });
-    let prepare =
-        Message::Prepare { ballot: promised, generation: Generation(1), chosen: Anchor::default() };
+    let prepare = Message::Prepare { ballot: promised, generation: Generation(1), chosen: Anchor::default() };
     message(&mut replica, 1, &facts, 3, prepare);
     replica.step(Time(1), Input::Campaign, &facts, &mut Output::default());
     replica.promised().round
@@ -236,19 +231,12 @@ fn accept_below_the_promised_ballot_is_refused() {
     let facts = Surroundings::new(None);
     let mut replica = Replica::first(MemberId(2), Generation(1), founders());
     let promised = Ballot { round: 2, replica: 3 };
-    let prepare =
-        Message::Prepare { ballot: promised, generation: Generation(1), chosen: Anchor::default() };
+    let prepare = Message::Prepare { ballot: promised, generation: Generation(1), chosen: Anchor::default() };
     message(&mut replica, 1, &facts, 3, prepare);
     let ballot = Ballot { round: 1, replica: 1 };
-    let accept = Message::Accept {
-        ballot,
-        generation: Generation(1),
-        after: Anchor::default(),
-        chosen: Slot(0),
-    };
+    let accept =
+        Message::Accept { ballot, generation: Generation(1), after: Anchor::default(), chosen: Slot(0) };
     let out = message(&mut replica, 1, &facts, 1, accept);
-    let nacked = |action: &Action| {
-        matches!(action, Action::Send { message, .. } if *message == Message::Nack { ballot, promised })
-    };
+    let nacked = |action: &Action| matches!(action, Action::Send { message, .. } if *message == Message::Nack { ballot, promised });
     assert!(out.actions.iter().any(nacked), "{:?}", out.actions);
 }

@@ -49,9 +49,8 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> 
     let calls = calls(arguments, binary.as_str())?;
     let mut counts = TestCounts::default();
     let mut outcome = Ok(());
-    let plain = matches!(arguments.part, Part::Clients | Part::Oracle);
-    let closing = if plain { Closing::Plain } else { Closing::Cargo };
     for call in calls {
+        let closing = if call.words[0] == "bash" { Closing::Plain } else { Closing::Cargo };
         let (more, result) = call.run_counted(&workspace.root, closing);
         counts.passed += more.passed;
         counts.failed += more.failed;
@@ -86,6 +85,11 @@ fn calls(arguments: &Arguments, binary: &str) -> Result<Vec<Call>, Failure> {
             let line = "cargo test --release -p evenkeel-storage --features fault-disk -- --nocapture";
             vec![arguments.configure(Call::new(line).with("EVENKEEL_LONG", 1))]
         }
+        Part::Search => {
+            let line = "cargo test --release -p evenkeel-paxos --test search -- --nocapture";
+            let search = arguments.configure(Call::new(line).with("EVENKEEL_LONG", 1));
+            vec![search, Call::new("bash node/paxos/spec/check.sh")]
+        }
         Part::Clients => {
             let call = Call::new("bash tests/cluster/clients/run.sh").with("EVENKEEL_BINARY", binary);
             vec![release, arguments.configure(call)]
@@ -94,7 +98,7 @@ fn calls(arguments: &Arguments, binary: &str) -> Result<Vec<Call>, Failure> {
             let call = Call::new("bash tests/cluster/oracle/run.sh").with("EVENKEEL_BINARY", binary);
             vec![release, arguments.configure(call)]
         }
-        part @ (Part::Sim | Part::Search | Part::Powercut | Part::Chaos | Part::Fuzz) => {
+        part @ (Part::Sim | Part::Powercut | Part::Chaos | Part::Fuzz) => {
             return Err(Failure::NotRun { what: name(part), reason: "it is not built yet".to_owned() });
         }
     };
@@ -161,6 +165,13 @@ mod tests {
             "EVENKEEL_LONG=1 EVENKEEL_BINARY=evenkeel EVENKEEL_MINUTES=2 cargo test --release -p evenkeel-cluster-tests --test crash -- --nocapture"
         );
         assert_eq!(
+            lines("search --seeds 0..7"),
+            [
+                "EVENKEEL_LONG=1 EVENKEEL_SEEDS=0..7 cargo test --release -p evenkeel-paxos --test search -- --nocapture",
+                "bash node/paxos/spec/check.sh"
+            ]
+        );
+        assert_eq!(
             lines("clients"),
             ["cargo build --release", "EVENKEEL_BINARY=evenkeel bash tests/cluster/clients/run.sh"]
         );
@@ -172,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_part_that_is_not_built_does_not_pass() {
-        for part in ["sim", "search", "powercut", "chaos", "fuzz"] {
+        for part in ["sim", "powercut", "chaos", "fuzz"] {
             let failure = calls(&parse(part).unwrap(), "evenkeel").unwrap_err();
             assert_eq!(failure.to_string(), format!("NOT RUN: {part}: it is not built yet"));
         }
