@@ -63,11 +63,12 @@ impl Replica {
         let base = *self.log.pending().unwrap_or(self.log.configuration());
         let Role::Leading(leading) = &mut self.role else { return };
         let Some(Learner { remove, add }) = leading.learner.clone() else { return };
-        let early = trap!(step.facts, LogReplicaVotesEarly) || trap!(step.facts, TwoSwaps);
+        let early = trap!(step.facts, LogReplicaVotesEarly);
+        let second = trap!(step.facts, TwoSwaps);
         // Before its own first entry is chosen, a leader does not know what the tail to be held is.
         let opened = chosen >= leading.opened;
         let learned = opened && leading.peer(add.id).is_some_and(|peer| peer.matched >= chosen);
-        if !learned && !early {
+        if !(learned || early || second) {
             return;
         }
         leading.learner = None;
