@@ -142,10 +142,8 @@ impl Replica {
         if adoption.configuration.has_removed(me) {
             self.leave(step);
         } else if won && !adoption.configuration.contains(me) && ids(&adoption.pending).all(|id| id != me) {
-            // It is no member, for now: it must not keep those who are from electing one of themselves.
             let heard = campaign.ballot;
             self.give_up(step, heard);
-            self.wake = Some(step.now.after(16 * self.patience_ns(step)));
         } else if won {
             self.win(step, adoption);
         } else {

@@ -4,12 +4,15 @@
 //! the asker's own link is broken). That avoids needless elections and is not what safety rests on; so
 //! it is bounded: after a number of such answers the control plane is told, and the member stands.
 
-use crate::configuration::{MEMBERS_MAX, MemberId};
+use crate::configuration::MemberId;
 use crate::message::Message;
 use crate::output::Action;
 use crate::replica::{Binding, Replica, Role, Step};
 use crate::settings::{Facts, ROUND_MAX, Time, trap};
 use evenkeel_model::Ballot;
+
+/// The place in the order of candidates of a member that does not know itself one.
+const STRANGERS_PLACE: usize = 40;
 
 /// The state of a member that does not lead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -204,11 +207,13 @@ impl Replica {
     }
 
     /// How long to wait for a leader: longer for later members, and different in each round, so that two
-    /// of them do not keep disturbing each other.
+    /// of them do not keep disturbing each other. One that does not know itself a member waits much longer:
+    /// it must not keep those who are from electing one of themselves.
     pub(crate) fn patience_ns<F: Facts>(&self, step: &Step<'_, F>) -> u64 {
         let wait_ns = step.facts.settings().election_wait_ns;
-        let place = self.log.configuration().ids().iter().position(|&id| id == self.id());
-        let place = place.unwrap_or(MEMBERS_MAX);
+        let configuration = self.log.pending().unwrap_or(self.log.configuration());
+        let place = configuration.ids().iter().position(|&id| id == self.id());
+        let place = place.unwrap_or(STRANGERS_PLACE);
         let mixed = (u64::from(self.id().0) << 32 ^ self.promised.round)
             .wrapping_add(0x9E37_79B9_7F4A_7C15)
             .wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -16,7 +16,7 @@ const BY_WALK: [(Trap, u64); 22] = [
     (Trap::SuffixByLength, 41978),
     (Trap::ReadBeforeNoop, 109),
     (Trap::NoPreviousCheck, 447),
-    (Trap::TwoSwaps, 19756),
+    (Trap::TwoSwaps, 21492),
     (Trap::ProposePastSwap, 6),
     (Trap::SwapByOldQuorum, 42),
     (Trap::SwapByNewQuorum, 69),
