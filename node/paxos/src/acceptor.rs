@@ -115,6 +115,7 @@ impl Replica {
         let given = step.facts.given(to);
         let epoch = if given.live(step.now) { given.epoch } else { 0 };
         self.bound = Binding { ballot, epoch };
+        self.outside = false;
         self.wait_for_leader(step);
         let message = Message::Accepted { ballot, upto, epoch };
         let nothing = step.out.hold([]);

@@ -143,6 +143,7 @@ impl Replica {
             self.leave(step);
         } else if won && !adoption.configuration.contains(me) && ids(&adoption.pending).all(|id| id != me) {
             let heard = campaign.ballot;
+            self.outside = true;
             self.give_up(step, heard);
         } else if won {
             self.win(step, adoption);

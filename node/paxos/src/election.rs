@@ -213,7 +213,7 @@ impl Replica {
         let wait_ns = step.facts.settings().election_wait_ns;
         let configuration = self.log.pending().unwrap_or(self.log.configuration());
         let place = configuration.ids().iter().position(|&id| id == self.id());
-        let place = place.unwrap_or(STRANGERS_PLACE);
+        let place = place.filter(|_| !self.outside).unwrap_or(STRANGERS_PLACE);
         let mixed = (u64::from(self.id().0) << 32 ^ self.promised.round)
             .wrapping_add(0x9E37_79B9_7F4A_7C15)
             .wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -34,6 +34,8 @@ pub struct Replica {
     pub(crate) wake: Option<Time>,
     /// A chosen configuration says that this member has been removed.
     pub(crate) removed: bool,
+    /// A quorum's promises said that this member is none, and no leader has been heard since.
+    pub(crate) outside: bool,
     pub(crate) role: Role,
 }
 
@@ -167,6 +169,7 @@ impl Replica {
             votes_from,
             wake: None,
             removed: false,
+            outside: false,
             role: Role::Following(Following::default()),
         }
     }
