@@ -99,11 +99,12 @@ impl Replica {
     }
 
     pub(crate) fn on_probe<F: Facts>(&mut self, step: &mut Step<'_, F>, from: MemberId, ballot: Ballot) {
-        let reachable = match &self.role {
-            Role::Leading(_) => self.holds_lease(step),
-            Role::Following(_) | Role::Campaigning(_) => self.bound_live(step),
+        let leader = match &self.role {
+            Role::Leading(leading) if self.holds_lease(step) => leading.ballot,
+            Role::Following(_) | Role::Campaigning(_) if self.bound_live(step) => self.bound.ballot,
+            _ => Ballot::default(),
         };
-        self.send(step, from, Message::ProbeReply { ballot, reachable });
+        self.send(step, from, Message::ProbeReply { ballot, leader });
     }
 
     pub(crate) fn on_probe_reply<F: Facts>(
@@ -111,8 +112,13 @@ impl Replica {
         step: &mut Step<'_, F>,
         from: MemberId,
         ballot: Ballot,
-        reachable: bool,
+        leader: Ballot,
     ) {
+        if leader.replica == self.id().0 && self.following().is_some() {
+            // It is bound to this member, which leads no more; what said so was lost.
+            self.send(step, from, Message::Relinquish { ballot: leader, to: None });
+        }
+        let reachable = leader != Ballot::default() && leader.replica != self.id().0;
         let ids = *self.log.configuration();
         let Some(at) = ids.ids().iter().position(|&id| id == from) else { return };
         if ballot != self.promised {

@@ -79,8 +79,8 @@ pub enum Message {
     ProbeReply {
         /// As asked.
         ballot: Ballot,
-        /// Whether the sender is led, by that leader or a later one.
-        reachable: bool,
+        /// The leader that the sender reaches; the least ballot if there is none.
+        leader: Ballot,
     },
     /// The leader of `ballot` has stopped: whoever is bound to it is free.
     Relinquish {

@@ -222,8 +222,8 @@ impl Replica {
             Message::Nack { ballot, promised } => self.on_nack(step, ballot, promised),
             Message::Commit { chosen } => self.on_commit(step, chosen),
             Message::Probe { ballot } => self.on_probe(step, from, ballot),
-            Message::ProbeReply { ballot, reachable } => {
-                self.on_probe_reply(step, from, ballot, reachable);
+            Message::ProbeReply { ballot, leader } => {
+                self.on_probe_reply(step, from, ballot, leader);
             }
             Message::Relinquish { ballot, to } => self.on_relinquish(step, ballot, to),
             Message::Fetch { ballot, after, upto } => self.on_fetch(step, from, ballot, after, upto),

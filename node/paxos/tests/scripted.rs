@@ -181,7 +181,7 @@ fn blocked(trap: Option<Trap>) -> (usize, bool) {
     for probe in 0..40u64 {
         let now = 2 + (probe + 1) * 10_000_000_000;
         replica.step(Time(now), Input::Tick, &facts, &mut Output::default());
-        let reply = Message::ProbeReply { ballot, reachable: true };
+        let reply = Message::ProbeReply { ballot, leader: ballot };
         let out = message(&mut replica, now, &facts, 3, reply);
         reports += out.actions.iter().filter(|action| matches!(action, Action::Blocked { .. })).count();
         if replica.standing() == Standing::Candidate {
