@@ -60,6 +60,7 @@ pub const RULES: Rules = Rules {
         level(1, "node/driver", "evenkeel-driver"),
         level(2, "node/quic", "evenkeel-quic"),
         level(3, "node/server", "evenkeel-node"),
+        level(1, "router/authentication", "evenkeel-authentication"),
         level(1, "router/metadata", "evenkeel-metadata"),
         level(1, "router/admission", "evenkeel-admission"),
         level(2, "router/caller", "evenkeel-caller"),
