@@ -7,6 +7,7 @@
 //! | `table` | table name | [`TableRow`] |
 //! | `partition` | partition id, 20 digits | [`PartitionRow`] |
 //! | `sequence` | `id` | the greatest id given so far, [`SequenceRow`] |
+//! | `user` | user name | [`UserRow`] |
 //!
 //! This module only converts rows from and to attributes; who writes them, and when, is the control
 //! plane's business. Membership and placement live in these rows, never in a side table.
@@ -17,9 +18,14 @@ use crate::number::Number;
 use crate::value::{Attribute, AttributeValue, Attributes, sorted_by_name};
 use std::collections::BTreeMap;
 
+mod users;
+
+pub use users::*;
+
 const TABLE: &str = "table";
 const PARTITION: &str = "partition";
 const SEQUENCE: &str = "sequence";
+const USER: &str = "user";
 
 /// The key schema of the catalogue itself.
 pub fn schema() -> KeySchema {

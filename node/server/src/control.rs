@@ -6,7 +6,7 @@
 //! table's own last. Every step may be repeated, and at start whatever was left half done is finished;
 //! partition rows without a table, from a crash before the point of no return, are swept.
 //!
-//! Changes of tables are made one at a time. If the control plane is down, reads and writes go on.
+//! Changes of tables and users are made one at a time. If the control plane is down, reads and writes go on.
 
 use crate::config::NodeConfig;
 use crate::drop_guard::DropGuard;
@@ -53,6 +53,12 @@ pub enum ControlError {
         /// What it is in the middle of.
         status: TableStatus,
     },
+    /// There is a user of this name.
+    #[error("user {0} exists already")]
+    UserExists(String),
+    /// There is no user of this name.
+    #[error("user {0} does not exist")]
+    UserNotFound(String),
     /// Deletion protection is on.
     #[error("table {0} is protected against deletion")]
     Protected(String),
@@ -92,7 +98,7 @@ pub struct Control {
     peers: Rc<Peers>,
     own: (NodeId, ShardId),
     shards: Vec<(NodeId, ShardId)>,
-    /// Held by whoever changes tables.
+    /// Held by whoever changes the catalogue.
     turn: tokio::sync::Mutex<()>,
     closing: Cell<bool>,
     /// Tables that are being finished.
@@ -135,6 +141,20 @@ impl Control {
         self.finishing.get() == 0
     }
 
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.runtime.wall_ns() / 1_000_000
+    }
+
+    /// Waits for the turn to change the catalogue.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// Creates a table; yields its row, CREATING, as a stored item.
     ///
     /// # Errors
@@ -145,8 +165,8 @@ impl Control {
         let throughput = throughput(&asked.billing);
         let tags: BTreeMap<String, String> = asked.tags().collect();
         check_tags(&tags)?;
-        let now_ms = self.runtime.wall_ns() / 1_000_000;
-        let _turn = self.turn.lock().await;
+        let now_ms = self.now_ms();
+        let _turn = self.turn().await;
         match self.catalogue.table(&name).await? {
             None => {}
             Some(TableRow { status: TableStatus::Active, .. }) => return Err(ControlError::Exists(name)),
@@ -180,12 +200,12 @@ impl Control {
     /// See [`ControlError`].
     pub async fn update_table(&self, asked: &ArchivedUpdateTable) -> Result<Vec<u8>, ControlError> {
         let name = table_name(&asked.name)?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await;
         let mut table = self.active_table(name).await?;
         if let Some(billing) = asked.billing.as_ref() {
             let before = std::mem::replace(&mut table.throughput, throughput(billing));
             if before.is_some() && table.throughput.is_none() {
-                table.on_demand_since_ms = Some(self.runtime.wall_ns() / 1_000_000);
+                table.on_demand_since_ms = Some(self.now_ms());
             }
         }
         if let Some(protection) = asked.deletion_protection.as_ref() {
@@ -214,7 +234,7 @@ impl Control {
     /// See [`ControlError`].
     pub async fn delete_table(self: &Rc<Self>, name: &str) -> Result<Vec<u8>, ControlError> {
         let name = table_name(name)?;
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await;
         let mut table = self.active_table(name).await?;
         if table.deletion_protection {
             return Err(ControlError::Protected(table.name));
@@ -232,7 +252,7 @@ impl Control {
     /// # Errors
     /// If the catalogue cannot be read.
     pub async fn resume(self: &Rc<Self>) -> Result<(), ControlError> {
-        let _turn = self.turn.lock().await;
+        let _turn = self.turn().await;
         let tables = self.catalogue.tables().await?;
         let partitions = self.catalogue.partitions().await?;
         let known: HashSet<TableId> = tables.iter().map(|table| table.id).collect();

@@ -24,6 +24,7 @@ mod requests;
 mod service;
 mod shard;
 mod tables;
+mod users;
 
 pub use config::{ConfigError, NodeConfig};
 pub use evenkeel_driver::is_memory_backed;

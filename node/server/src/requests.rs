@@ -4,7 +4,7 @@ use evenkeel_wire::Kind;
 use std::cell::Cell;
 
 /// The kinds of request that are counted apart.
-pub const COUNTED: [Kind; 13] = [
+pub const COUNTED: [Kind; 14] = [
     Kind::Hello,
     Kind::Get,
     Kind::Put,
@@ -16,6 +16,7 @@ pub const COUNTED: [Kind; 13] = [
     Kind::CreateTable,
     Kind::UpdateTable,
     Kind::DeleteTable,
+    Kind::ChangeUser,
     Kind::CreatePartition,
     Kind::DropPartition,
 ];

@@ -20,9 +20,9 @@ use evenkeel_partition::{
 use evenkeel_quic::{Connection, ConnectionId, Handler, Lane, Role, Roles};
 use evenkeel_storage::{PartitionError, Refused, Runtime};
 use evenkeel_wire::message::{
-    ArchivedTerms, Changed, ConditionFailed, CreatePartition, CreateTable, Delete, DeleteTable, Done,
-    DropPartition, Found, Get, Hello, NodeAddress, Page, PartitionCounts, PartitionStatistics, Put, Range,
-    Row, Table, Update, UpdateTable, Watch, Welcome, Written,
+    ArchivedTerms, ChangeUser, Changed, ConditionFailed, CreatePartition, CreateTable, Delete, DeleteTable,
+    Done, DropPartition, Found, Get, Hello, NodeAddress, Page, PartitionCounts, PartitionStatistics, Put,
+    Range, Row, Table, Update, UpdateTable, Watch, Welcome, Written,
 };
 use evenkeel_wire::{
     DecodeError, Frame, FrameHeader, Kind, Message, PROTOCOL_VERSION, Refusal, RefusalCode, decode, encode,
@@ -159,6 +159,7 @@ impl Service {
             Some(Kind::PartitionStatistics) => self.partition_statistics(&frame),
             Some(Kind::CreateTable) => self.create_table(&frame).await,
             Some(Kind::UpdateTable) => self.update_table(&frame).await,
+            Some(Kind::ChangeUser) => self.change_user(&frame).await,
             Some(Kind::DeleteTable) => self.delete_table(&frame).await,
             Some(Kind::CreatePartition) => self.create_partition(caller, &frame).await,
             Some(Kind::DropPartition) => self.drop_partition(caller, &frame).await,
@@ -305,6 +306,12 @@ impl Service {
         Ok(reply(&frame.header, &Table { row: &row }))
     }
 
+    async fn change_user(&self, frame: &Frame) -> Result<Bytes, Refusal> {
+        let asked = decode::<ChangeUser>(frame).map_err(malformed)?;
+        self.control()?.change_user(asked).await.map_err(control_refusal)?;
+        Ok(reply(&frame.header, &Done {}))
+    }
+
     async fn create_partition(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Refusal> {
         from_a_node(caller)?;
         let asked = decode::<CreatePartition>(frame).map_err(malformed)?;
@@ -406,6 +413,8 @@ fn control_refusal(error: ControlError) -> Refusal {
         ControlError::NotFound(_) => RefusalCode::TableNotFound,
         ControlError::InUse { .. } => RefusalCode::TableInUse,
         ControlError::Protected(_) => RefusalCode::Protected,
+        ControlError::UserExists(_) => RefusalCode::UserExists,
+        ControlError::UserNotFound(_) => RefusalCode::UserNotFound,
         ControlError::Write(error) => return write_refusal(error.clone()),
         ControlError::Read(error) => return read_refusal(error.clone()),
         ControlError::Malformed { .. } => RefusalCode::Failed,

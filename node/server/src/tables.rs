@@ -4,8 +4,8 @@ use crate::control::ControlError;
 use crate::service::CoreShard;
 use evenkeel_driver::{GlommioRuntime, UringDisk};
 use evenkeel_model::catalogue::{
-    self, PartitionRow, RowError, SequenceRow, TableRow, partition_key, partitions_prefix, sequence_key,
-    table_key, tables_prefix,
+    self, PartitionRow, RowError, SequenceRow, TableRow, UserRow, partition_key, partitions_prefix,
+    sequence_key, table_key, tables_prefix, user_key,
 };
 use evenkeel_model::limits::PAGE_BYTES_MAX;
 use evenkeel_model::{Attributes, ItemView, PartitionId, encode_item, key};
@@ -75,6 +75,22 @@ impl Catalogue {
     /// Deletes the row of a partition.
     pub async fn delete_partition(&self, id: PartitionId) -> Result<(), ControlError> {
         self.partition.delete(&partition_key(id)).await?;
+        Ok(())
+    }
+
+    /// The row of a user.
+    pub async fn user(&self, name: &str) -> Result<Option<UserRow>, ControlError> {
+        self.row(&user_key(name), UserRow::from_attributes).await
+    }
+
+    /// Writes the row of a user.
+    pub async fn put_user(&self, row: &UserRow) -> Result<(), ControlError> {
+        self.put(&user_key(&row.name), &row.to_attributes()).await.map(drop)
+    }
+
+    /// Deletes the row of a user.
+    pub async fn delete_user(&self, name: &str) -> Result<(), ControlError> {
+        self.partition.delete(&user_key(name)).await?;
         Ok(())
     }
 

@@ -39,6 +39,8 @@ pub enum Kind {
     DeleteTable = 0x0011,
     /// [`UpdateTable`].
     UpdateTable = 0x0012,
+    /// [`ChangeUser`].
+    ChangeUser = 0x0013,
     /// [`CreatePartition`].
     CreatePartition = 0x0020,
     /// [`DropPartition`].
@@ -59,14 +61,14 @@ pub enum Kind {
     PartitionCounts = 0x8007,
     /// [`Table`], to create, update and delete table.
     Table = 0x8010,
-    /// [`Done`], to create and drop partition.
+    /// [`Done`], to change user, create and drop partition.
     Done = 0x8020,
     /// [`crate::Refusal`], to anything.
     Refusal = 0xFFFF,
 }
 
 impl Kind {
-    const ALL: [Kind; 23] = [
+    const ALL: [Kind; 24] = [
         Kind::Hello,
         Kind::Get,
         Kind::Put,
@@ -78,6 +80,7 @@ impl Kind {
         Kind::CreateTable,
         Kind::DeleteTable,
         Kind::UpdateTable,
+        Kind::ChangeUser,
         Kind::CreatePartition,
         Kind::DropPartition,
         Kind::Welcome,
@@ -366,6 +369,7 @@ kinds!(
     Watch => Watch, Changed => Changed,
     PartitionStatistics => PartitionStatistics, PartitionCounts => PartitionCounts,
     CreateTable => CreateTable, UpdateTable => UpdateTable, DeleteTable => DeleteTable,
+    ChangeUser => ChangeUser,
     Table<'_> => Table,
     CreatePartition<'_> => CreatePartition, DropPartition => DropPartition, Done => Done,
 );

@@ -35,10 +35,14 @@ pub enum RefusalCode {
     Mismatch = 13,
     /// Deletion protection is on for this table.
     Protected = 14,
+    /// A user of this name exists.
+    UserExists = 15,
+    /// There is no user of this name.
+    UserNotFound = 16,
 }
 
 impl RefusalCode {
-    const ALL: [RefusalCode; 14] = [
+    const ALL: [RefusalCode; 16] = [
         RefusalCode::WrongPartition,
         RefusalCode::Overloaded,
         RefusalCode::TableFull,
@@ -53,6 +57,8 @@ impl RefusalCode {
         RefusalCode::TableInUse,
         RefusalCode::Mismatch,
         RefusalCode::Protected,
+        RefusalCode::UserExists,
+        RefusalCode::UserNotFound,
     ];
 
     /// The code of this number, if this program knows it.

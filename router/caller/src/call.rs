@@ -231,6 +231,8 @@ mod tests {
             (Refusal(RefusalCode::TableInUse), refused, refused),
             (Refusal(RefusalCode::Mismatch), refused, refused),
             (Refusal(RefusalCode::Protected), refused, refused),
+            (Refusal(RefusalCode::UserExists), refused, refused),
+            (Refusal(RefusalCode::UserNotFound), refused, refused),
             (UnknownRefusal, refused, refused),
             (ConnectionLost { sent: false }, retry, retry),
             (ConnectionLost { sent: true }, retry, unknown),

@@ -12,10 +12,12 @@ use crate::limits::{
     CATALOGUE_READ_TIMEOUT, RANGE_BYTES_MAX, WATCH_TIMEOUT,
 };
 use crate::page::Part;
+use crate::users::Users;
 use arc_swap::ArcSwap;
 use evenkeel_caller::{Catalogue, Place, RouteMap};
 use evenkeel_model::catalogue::{
-    self, PartitionRow, RowError, TableRow, TableStatus, partitions_prefix, tables_prefix,
+    self, PartitionRow, RowError, TableRow, TableStatus, UserRow, partitions_prefix, tables_prefix,
+    users_prefix,
 };
 use evenkeel_model::key::successor;
 use evenkeel_model::{Attributes, Generation, ItemView, PartitionId, Slot, TableId};
@@ -35,6 +37,7 @@ const CATALOGUE_GENERATION: Generation = Generation(1);
 pub(crate) struct View {
     pub(crate) map: RouteMap,
     pub(crate) catalogue: Option<Place>,
+    pub(crate) users: Users,
     nodes: Vec<NodeAddress>,
     applied: Slot,
 }
@@ -148,8 +151,13 @@ impl Inner {
                 break (tables, partitions);
             }
         };
-        let applied = tables.first.min(partitions.first);
-        Ok(view(place, nodes, applied, tables.rows, partitions.rows))
+        let mut view = view(place, nodes, tables.first.min(partitions.first), tables.rows, partitions.rows);
+        if self.config.follow_users {
+            // Users stand for themselves: a change behind the slot above is told by the watcher.
+            view.users =
+                Users::new(self.read_rows(place, users_prefix(), UserRow::from_attributes).await?.rows);
+        }
+        Ok(view)
     }
 
     async fn read_rows<T>(
@@ -259,7 +267,7 @@ fn view(
     partitions.push(PartitionRow::catalogue(place.node, place.shard));
     tables.push(catalogue_table());
     let map = RouteMap::new(Catalogue { tables, partitions, nodes: nodes.clone() });
-    View { map, catalogue: Some(place.clone()), nodes, applied }
+    View { map, catalogue: Some(place.clone()), users: Users::default(), nodes, applied }
 }
 
 /// Reads the catalogue whenever somebody wants it, at a bounded rate.

@@ -21,6 +21,8 @@ pub struct ClientConfig {
     pub retry: RetryPolicy,
     /// How many retries all operations together may cost.
     pub retry_budget: BudgetPolicy,
+    /// Whether to know all users of the API, for whoever verifies requests.
+    pub follow_users: bool,
 }
 
 impl ClientConfig {
@@ -33,6 +35,7 @@ impl ClientConfig {
             timeout: TIMEOUT_DEFAULT,
             retry: RetryPolicy::default(),
             retry_budget: BudgetPolicy::default(),
+            follow_users: false,
         }
     }
 }

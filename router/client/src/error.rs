@@ -32,6 +32,18 @@ pub enum Error {
         /// What the cluster says.
         message: String,
     },
+    /// There is a user of this name.
+    #[error("{message}")]
+    UserExists {
+        /// What the cluster says.
+        message: String,
+    },
+    /// There is no user of this name.
+    #[error("{message}")]
+    UserNotFound {
+        /// What the cluster says.
+        message: String,
+    },
     /// The application's request is malformed or over a limit.
     #[error("invalid request: {message}")]
     Invalid {
@@ -151,6 +163,8 @@ impl Error {
             Some(Code::TableExists) => Error::TableExists { message },
             Some(Code::TableNotFound) => Error::TableNotFound { table: message },
             Some(Code::TableInUse) => Error::TableInUse { message },
+            Some(Code::UserExists) => Error::UserExists { message },
+            Some(Code::UserNotFound) => Error::UserNotFound { message },
             Some(Code::Protected) => Error::Protected { message },
             Some(Code::Invalid) => Error::Invalid { message },
             Some(Code::Forbidden) => Error::Forbidden { message },

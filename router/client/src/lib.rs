@@ -31,6 +31,7 @@ mod statistics;
 mod tables;
 pub mod tls;
 mod typed;
+mod users;
 
 pub use client::Client;
 pub use config::ClientConfig;
@@ -41,3 +42,4 @@ pub use page::{ItemPage, StoredItem};
 pub use statistics::ClientStatistics;
 pub use tables::{CreateTable, TableChange};
 pub use typed::{PageKey, Query, ResultPage, SortCondition};
+pub use users::{KnownKey, NewAccessKey, UserAction};

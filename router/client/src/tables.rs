@@ -185,7 +185,7 @@ fn table_name(key: &[u8]) -> Result<String, Error> {
     }
 }
 
-fn control_plane(view: &View) -> Result<(&Place, ()), NoRoute> {
+pub(crate) fn control_plane(view: &View) -> Result<(&Place, ()), NoRoute> {
     Ok((view.catalogue.as_ref().ok_or(NoRoute::NoCatalogue)?, ()))
 }
 

@@ -72,6 +72,37 @@ pub struct Table<'a> {
     pub row: &'a [u8],
 }
 
+/// Asks the control plane to make, change or delete a user of the API.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct ChangeUser {
+    /// The user's name.
+    pub name: String,
+    /// What to do.
+    pub action: UserAction,
+}
+
+/// What is done to a user.
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub enum UserAction {
+    /// It is made, with this access key.
+    Create(NewAccessKey),
+    /// It gets this access key; the one before it stays good.
+    Rotate(NewAccessKey),
+    /// It gets this access key, and all others end.
+    Replace(NewAccessKey),
+    /// It is gone, with its access keys.
+    Delete,
+}
+
+/// An access key as the cluster knows it.
+#[derive(Archive, Serialize, Clone, Debug, PartialEq, Eq)]
+pub struct NewAccessKey {
+    /// Names it in requests.
+    pub id: String,
+    /// Its secret, encrypted under a key that the cluster does not hold.
+    pub sealed_secret: Vec<u8>,
+}
+
 /// Tells a shard to hold a partition; done already is done.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct CreatePartition<'a> {
@@ -93,6 +124,6 @@ pub struct DropPartition {
     pub generation: Generation,
 }
 
-/// The answer to [`CreatePartition`] and [`DropPartition`]: it is durable.
+/// The answer to [`ChangeUser`], [`CreatePartition`] and [`DropPartition`]: it is durable.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Done {}
