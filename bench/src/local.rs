@@ -12,12 +12,14 @@
 //! DIR/node-1/node.toml, data/    one directory a node
 //! DIR/router.toml                the router's configuration
 //! DIR/client.toml                what a native client needs to connect
+//! DIR/users.key                  what the secrets of users are sealed under
 //! ```
 
 use crate::certificates::{self, CertificateError, IdentityFiles};
+use evenkeel_authentication::{KeyFileError, SealingKey};
 use evenkeel_node::config::{ClusterSection, NodeConfig, NodeEntry, NodeSection, StorageSection, TlsSection};
 use evenkeel_node::{NodeError, NodeHandle};
-use evenkeel_router::config::{self as router, AdminSection, HttpSection, RouterConfig};
+use evenkeel_router::config::{self as router, AdminSection, AuthenticationMode, HttpSection, RouterConfig};
 use evenkeel_router::{MetricsRenderer, RouterHandle};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -35,6 +37,7 @@ const LOCK_FILE: &str = "lock";
 const CLIENT_FILE: &str = "client.toml";
 const ROUTER_FILE: &str = "router.toml";
 const CERTIFICATES: &str = "certs";
+const KEY_FILE: &str = "users.key";
 /// Zones are named by letters.
 const NODES_MAX: u16 = 9;
 const CORES_PER_NODE_MAX: u16 = 16;
@@ -58,6 +61,8 @@ pub struct LocalConfig {
     pub http: SocketAddr,
     /// Where the admin endpoint listens; port 0 for any free one.
     pub admin: SocketAddr,
+    /// Whether the router verifies signatures.
+    pub authentication: AuthenticationMode,
     /// What the admin endpoint shows.
     pub metrics: MetricsRenderer,
 }
@@ -115,6 +120,9 @@ pub enum LocalError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The key file could not be made.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
     /// The identities could not be made.
     #[error(transparent)]
     Certificates(#[from] CertificateError),
@@ -149,6 +157,8 @@ pub struct ClientFile {
     pub seeds: Vec<String>,
     /// 32 hexadecimal digits.
     pub cluster: String,
+    /// What the secrets of users are sealed under, relative to the file.
+    pub key_file: PathBuf,
     /// PEM files, relative to the file.
     pub tls: TlsSection,
 }
@@ -172,6 +182,7 @@ impl LocalCluster {
         refuse_foreign(&config.data)?;
         let lock = lock(&config.data)?;
         let made = prepare(&config)?;
+        make_key_file(&config.data.join(KEY_FILE))?;
         let (entries, nodes) = start_nodes_on_free_ports(&config.data, &made)?;
         match start_router(&config, &made, &entries) {
             Ok(router) => Ok(LocalCluster { data: config.data, nodes, router, _lock: lock }),
@@ -195,6 +206,11 @@ impl LocalCluster {
     /// The file that a native client needs to connect.
     pub fn client_file(&self) -> PathBuf {
         self.data.join(CLIENT_FILE)
+    }
+
+    /// The file with the key that the secrets of users are sealed under.
+    pub fn key_file(&self) -> PathBuf {
+        self.data.join(KEY_FILE)
     }
 
     /// How many nodes run.
@@ -291,6 +307,22 @@ fn make(config: &LocalConfig, file: &Path) -> Result<Made, LocalError> {
     };
     write_toml(file, &made)?;
     Ok(made)
+}
+
+/// Makes the key file, unless it is there. One that a crash left unfinished is made again: nothing was
+/// sealed under it.
+fn make_key_file(path: &Path) -> Result<(), LocalError> {
+    if path.exists() {
+        return Ok(());
+    }
+    let temporary = path.with_extension("tmp");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(file_error(&temporary)(error));
+        }
+        _ => SealingKey::create(&temporary)?,
+    };
+    fs::rename(&temporary, path).map_err(file_error(path))
 }
 
 fn random_u64() -> u64 {
@@ -396,6 +428,7 @@ fn start_router(
     let client = ClientFile {
         seeds: seeds(entries),
         cluster: made.cluster.clone(),
+        key_file: KEY_FILE.into(),
         tls: tls_section(Path::new(CERTIFICATES), "client"),
     };
     write_toml(&config.data.join(CLIENT_FILE), &client)?;
@@ -416,6 +449,10 @@ fn router_config(config: &LocalConfig, made: &Made, entries: &[NodeEntry]) -> Ro
         },
         admin: AdminSection { listen: config.admin },
         cluster: router::ClusterSection { id: made.cluster.clone(), seeds: seeds(entries) },
+        authentication: router::AuthenticationSection {
+            mode: config.authentication,
+            key_file: Some(KEY_FILE.into()),
+        },
         tls: router::TlsSection { ca, certificate, key },
     }
 }

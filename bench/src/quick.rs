@@ -15,6 +15,7 @@ use crate::tally::Measured;
 use crate::{floor, http, native};
 use evenkeel_client::ClientConfig;
 use evenkeel_driver::SyncStrategy;
+use evenkeel_router::config::AuthenticationMode;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -129,6 +130,7 @@ fn measure(
         cores_per_node: Some(1),
         http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        authentication: AuthenticationMode::Off,
         metrics: Arc::new(String::new),
     })?;
     let measured = measure_with(&cluster, directory, lasts, rounds);

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     ConditionalCheckFailed,
     /// The caller may not do this.
     AccessDenied,
+    /// It is not known who the caller is; the type's name without its namespace.
+    Authentication(&'static str),
     /// Our trouble; the outcome of a write may be unknown.
     InternalServerError,
     /// Our trouble for now; nothing was done.
@@ -28,20 +30,22 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    fn full_name(self) -> &'static str {
+    /// Namespace and name.
+    fn full_name(self) -> (&'static str, &'static str) {
+        const DYNAMODB: &str = "com.amazonaws.dynamodb.v20120810";
+        const SERVICE: &str = "com.amazon.coral.service";
         match self {
-            ErrorKind::Validation => "com.amazon.coral.validate#ValidationException",
-            ErrorKind::ResourceNotFound => "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException",
-            ErrorKind::TableNotFound => "com.amazonaws.dynamodb.v20120810#TableNotFoundException",
-            ErrorKind::ResourceInUse => "com.amazonaws.dynamodb.v20120810#ResourceInUseException",
-            ErrorKind::Serialization => "com.amazon.coral.service#SerializationException",
-            ErrorKind::UnknownOperation => "com.amazon.coral.service#UnknownOperationException",
-            ErrorKind::ConditionalCheckFailed => {
-                "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"
-            }
-            ErrorKind::AccessDenied => "com.amazon.coral.service#AccessDeniedException",
-            ErrorKind::InternalServerError => "com.amazonaws.dynamodb.v20120810#InternalServerError",
-            ErrorKind::ServiceUnavailable => "com.amazon.coral.availability#ServiceUnavailableException",
+            ErrorKind::Validation => ("com.amazon.coral.validate", "ValidationException"),
+            ErrorKind::ResourceNotFound => (DYNAMODB, "ResourceNotFoundException"),
+            ErrorKind::TableNotFound => (DYNAMODB, "TableNotFoundException"),
+            ErrorKind::ResourceInUse => (DYNAMODB, "ResourceInUseException"),
+            ErrorKind::Serialization => (SERVICE, "SerializationException"),
+            ErrorKind::UnknownOperation => (SERVICE, "UnknownOperationException"),
+            ErrorKind::ConditionalCheckFailed => (DYNAMODB, "ConditionalCheckFailedException"),
+            ErrorKind::AccessDenied => (SERVICE, "AccessDeniedException"),
+            ErrorKind::Authentication(name) => (SERVICE, name),
+            ErrorKind::InternalServerError => (DYNAMODB, "InternalServerError"),
+            ErrorKind::ServiceUnavailable => ("com.amazon.coral.availability", "ServiceUnavailableException"),
         }
     }
 
@@ -122,8 +126,10 @@ impl ApiError {
     /// Writes the body of the answer.
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"__type\":\"");
-        out.extend_from_slice(self.kind.full_name().as_bytes());
-        out.push(b'"');
+        let (namespace, name) = self.kind.full_name();
+        for part in [namespace, "#", name, "\""] {
+            out.extend_from_slice(part.as_bytes());
+        }
         if !self.message.is_empty() {
             let name: &[u8] = match self.kind {
                 ErrorKind::Serialization => b",\"Message\":",

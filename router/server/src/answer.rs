@@ -60,6 +60,8 @@ pub fn api_error(error: Error) -> ApiError {
         }
         Error::OutcomeUnknown { .. }
         | Error::Forbidden { .. }
+        | Error::UserExists { .. }
+        | Error::UserNotFound { .. }
         | Error::Mismatch { .. }
         | Error::Seeds { .. }
         | Error::Internal { .. } => ErrorKind::InternalServerError,

@@ -13,6 +13,10 @@
 //! id = "0123456789abcdef0123456789abcdef"
 //! seeds = ["127.0.0.1:7101"]   # any shard of any node
 //!
+//! [authentication]
+//! mode = "enforce"          # or "warn", "off"; optional
+//! key_file = "users.key"    # opens the secrets of users, relative to this file; none if the mode is off
+//!
 //! [tls]                     # PEM files, relative to this file
 //! ca = "ca.pem"
 //! certificate = "router.pem"
@@ -38,6 +42,9 @@ pub struct RouterConfig {
     pub admin: AdminSection,
     /// The cluster behind it.
     pub cluster: ClusterSection,
+    /// Who may ask.
+    #[serde(default)]
+    pub authentication: AuthenticationSection,
     /// Its identity towards the cluster.
     pub tls: TlsSection,
 }
@@ -72,6 +79,43 @@ pub struct ClusterSection {
     pub id: String,
     /// `host:port` of shards of nodes; one that answers is enough.
     pub seeds: Vec<String>,
+}
+
+/// Who may ask.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthenticationSection {
+    /// Whether signatures are verified.
+    #[serde(default)]
+    pub mode: AuthenticationMode,
+    /// The file with the key that opens the secrets of users; none if the mode is off.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Whether signatures are verified, and what follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthenticationMode {
+    /// They are not looked at.
+    Off,
+    /// They are verified and counted, and every request is answered.
+    Warn,
+    /// Requests without a good one are refused.
+    #[default]
+    Enforce,
+}
+
+impl std::str::FromStr for AuthenticationMode {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<AuthenticationMode, &'static str> {
+        match text {
+            "off" => Ok(AuthenticationMode::Off),
+            "warn" => Ok(AuthenticationMode::Warn),
+            "enforce" => Ok(AuthenticationMode::Enforce),
+            _ => Err("must be off, warn or enforce"),
+        }
+    }
 }
 
 /// PEM files; relative paths are relative to the file.
@@ -138,6 +182,9 @@ impl RouterConfig {
         for file in [&mut config.tls.ca, &mut config.tls.certificate, &mut config.tls.key] {
             *file = base.join(&*file);
         }
+        if let Some(file) = &mut config.authentication.key_file {
+            *file = base.join(&*file);
+        }
         config.check()?;
         Ok(config)
     }
@@ -154,6 +201,12 @@ impl RouterConfig {
         }
         if !(1..=WORKERS_MAX).contains(&self.http.workers) {
             return fault("http.workers", "must be between 1 and 1024");
+        }
+        let AuthenticationSection { mode, key_file } = &self.authentication;
+        if *mode != AuthenticationMode::Off && key_file.is_none() {
+            let reason = "must name the file that opens the secrets of users, as made by `evenkeel user key`; \
+                          or set authentication.mode to \"off\"";
+            return fault("authentication.key_file", reason);
         }
         let region = &self.http.region;
         if region.is_empty() || !region.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
@@ -187,6 +240,8 @@ mod tests {
         [cluster]
         id = "0123456789abcdef0123456789abcdef"
         seeds = ["127.0.0.1:7101"]
+        [authentication]
+        key_file = "users.key"
         [tls]
         ca = "ca.pem"
         certificate = "router.pem"
@@ -205,6 +260,8 @@ mod tests {
         let config = load(GOOD).unwrap();
         assert_eq!(config.http.region, "us-east-1");
         assert!(config.http.workers >= 1 && config.tls.key.is_absolute());
+        assert_eq!(config.authentication.mode, AuthenticationMode::Enforce);
+        assert!(config.authentication.key_file.unwrap().is_absolute());
     }
 
     #[test]
@@ -215,6 +272,8 @@ mod tests {
             ("127.0.0.1:8000\"", "127.0.0.1:8000\"\nworkers = 0", "http.workers"),
             ("127.0.0.1:8000\"", "127.0.0.1:8000\"\nregion = \"\"", "http.region"),
             ("127.0.0.1:8000\"", "nowhere\"", "invalid socket address"),
+            ("key_file = \"users.key\"", "", "authentication.key_file"),
+            ("key_file = \"users.key\"", "mode = \"maybe\"", "unknown variant `maybe`"),
             ("[tls]", "[tls]\ncolour = 1", "unknown field `colour`"),
         ];
         for (from, to, named) in cases {

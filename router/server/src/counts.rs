@@ -1,5 +1,6 @@
 //! Counters of one worker: plain cells on the request path, copied once a second to metrics handles.
 
+use crate::access::{Access, Verdict};
 use evenkeel_dynamodb::Operation;
 use metrics::{Counter, Label, counter};
 use std::cell::Cell;
@@ -59,6 +60,7 @@ pub struct Reporter {
     latency_count: Counter,
     bytes_in: Counter,
     bytes_out: Counter,
+    signatures: [Counter; Verdict::ALL.len()],
 }
 
 impl Reporter {
@@ -88,11 +90,14 @@ impl Reporter {
             latency_count: counter!("evenkeel_router_request_microseconds_count", own.clone()),
             bytes_in: counter!("evenkeel_router_received_bytes_total", own.clone()),
             bytes_out: counter!("evenkeel_router_sent_bytes_total", own.clone()),
+            signatures: Verdict::ALL.map(|verdict| {
+                counter!("evenkeel_router_signatures_total", with("verdict", verdict.name().to_owned()))
+            }),
         }
     }
 
     /// Copies the counters as they are now.
-    pub fn report(&self, counts: &Counts) {
+    pub fn report(&self, counts: &Counts, access: &Access) {
         for (handles, cells) in self.answered.iter().zip(&counts.answered) {
             for (handle, cell) in handles.iter().zip(cells) {
                 handle.absolute(cell.get());
@@ -108,5 +113,8 @@ impl Reporter {
         self.latency_sum_us.absolute(counts.latency_sum_us.get());
         self.bytes_in.absolute(counts.bytes_in.get());
         self.bytes_out.absolute(counts.bytes_out.get());
+        for (handle, (_, count)) in self.signatures.iter().zip(access.verdicts()) {
+            handle.absolute(count);
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! One HTTP request: which operation it is for, its body within limits, its answer with headers.
 
+use crate::access::Access;
 use crate::answer::Answer;
 use crate::counts::Counts;
 use crate::identity::RequestIds;
@@ -16,6 +17,7 @@ use hyper::header::{
     ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue,
     ORIGIN,
 };
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -27,6 +29,8 @@ pub struct Front {
     pub client: Client,
     /// Region in ARNs, where a request names none.
     pub region: String,
+    /// Who may ask.
+    pub access: Access,
     /// The worker's counters.
     pub counts: Counts,
     /// Request ids.
@@ -57,9 +61,8 @@ impl Front {
             _ => return Answer::from(unknown_operation()).into_response(id),
         }
         let operation = target(request.headers()).and_then(Operation::from_target);
-        let region = region(request.headers()).unwrap_or(&self.region).to_owned();
-        let host = host(request.headers()).to_owned();
-        let body = match read_body(request).await {
+        let (parts, body) = request.into_parts();
+        let body = match read_body(&parts.headers, body).await {
             Ok(body) => body,
             Err(refused) => {
                 self.counts.answered(operation, refused.status().as_u16(), began.elapsed(), (0, 0));
@@ -67,16 +70,22 @@ impl Front {
             }
         };
         let result = match operation {
-            Some(operation) => {
-                let call = Call { client: &self.client, region: &region, host: &host, body: &body };
-                operations::run(operation, call).await
-            }
+            Some(operation) => self.run(operation, &parts, &body).await,
             None => Err(unknown_operation()),
         };
         let answer = result.unwrap_or_else(Answer::from);
         let bytes = (body.len(), answer.body.len());
         self.counts.answered(operation, answer.status, began.elapsed(), bytes);
         answer.into_response(id)
+    }
+}
+
+impl Front {
+    async fn run(&self, operation: Operation, parts: &Parts, body: &[u8]) -> Result<Answer, ApiError> {
+        self.access.check(&self.client, parts, body).await?;
+        let region = region(&parts.headers).unwrap_or(&self.region);
+        let call = Call { client: &self.client, region, host: host(&parts.headers), body };
+        operations::run(operation, call).await
     }
 }
 
@@ -97,14 +106,13 @@ fn region(headers: &HeaderMap) -> Option<&str> {
     (plain && !region.is_empty()).then_some(region)
 }
 
-async fn read_body(request: Request<Incoming>) -> Result<Bytes, Response<Full<Bytes>>> {
-    let announced =
-        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    let least = announced.unwrap_or(0).max(request.body().size_hint().lower());
+async fn read_body(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Response<Full<Bytes>>> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let least = announced.unwrap_or(0).max(body.size_hint().lower());
     if least > REQUEST_BODY_BYTES_MAX as u64 {
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE));
     }
-    match Limited::new(request.into_body(), REQUEST_BODY_BYTES_MAX).collect().await {
+    match Limited::new(body, REQUEST_BODY_BYTES_MAX).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(refused(StatusCode::PAYLOAD_TOO_LARGE))

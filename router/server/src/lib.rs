@@ -2,10 +2,11 @@
 //!
 //! Each worker is a thread with a runtime, a listening socket and a native client of its own; workers
 //! share nothing. A request is read once, decoded once, answered with one buffered write, and never
-//! logged. Requests are not authenticated in this version: listen where only the trusted can connect.
+//! logged; in `access` its signature is held against the access keys of the catalogue.
 //!
 //! It knows nothing of how items are stored, replicated or ordered.
 
+mod access;
 mod admin;
 mod answer;
 pub mod config;

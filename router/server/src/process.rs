@@ -1,8 +1,9 @@
 //! The router's threads: starts workers and the admin endpoint, stops them in order.
 
 use crate::admin::{self, Admin};
-use crate::config::{ConfigError, RouterConfig};
+use crate::config::{AuthenticationMode, AuthenticationSection, ConfigError, RouterConfig};
 use crate::worker::{self, Worker};
+use evenkeel_authentication::{KeyFileError, SealingKey};
 use evenkeel_client::{ClientConfig, tls};
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The files are not certificates and a key that belong together.
     #[error("certificates: {0}")]
     Tls(#[from] tls::TlsError),
+    /// The secrets of users could not be opened.
+    #[error("authentication.{0}")]
+    KeyFile(#[from] KeyFileError),
     /// An address cannot be listened on.
     #[error("{key}: cannot listen on {address}: {source}; choose another port")]
     Listen {
@@ -70,6 +74,8 @@ pub struct RouterHandle {
 /// See [`StartError`]; what had been started is stopped again.
 pub fn start(config: RouterConfig, metrics: MetricsRenderer) -> Result<RouterHandle, StartError> {
     config.check()?;
+    let mode = config.authentication.mode;
+    let key = sealing_key(&config.authentication)?;
     let client = client_config(&config)?;
     check_free("http.listen", config.http.listen)?;
     let first = listen("http.listen", config.http.listen)?;
@@ -93,6 +99,8 @@ pub fn start(config: RouterConfig, metrics: MetricsRenderer) -> Result<RouterHan
             listener,
             client: client.clone(),
             region: config.http.region.clone(),
+            mode,
+            key: key.clone(),
             stop: stopped.clone(),
         };
         let report = report.clone();
@@ -162,6 +170,14 @@ fn check_free(key: &'static str, address: SocketAddr) -> Result<(), StartError> 
     }
 }
 
+/// The key that opens the secrets of users, unless nobody asks for them.
+fn sealing_key(section: &AuthenticationSection) -> Result<Option<Arc<SealingKey>>, StartError> {
+    match &section.key_file {
+        Some(file) if section.mode != AuthenticationMode::Off => Ok(Some(Arc::new(SealingKey::read(file)?))),
+        _ => Ok(None),
+    }
+}
+
 fn client_config(config: &RouterConfig) -> Result<ClientConfig, StartError> {
     let tls = tls::client_config(
         &read("tls.ca", &config.tls.ca)?,
@@ -170,6 +186,7 @@ fn client_config(config: &RouterConfig) -> Result<ClientConfig, StartError> {
     )?;
     let mut client = ClientConfig::new(config.cluster.seeds.clone(), tls);
     client.cluster = Some(config.cluster_id()?);
+    client.follow_users = config.authentication.mode != AuthenticationMode::Off;
     Ok(client)
 }
 

@@ -1,8 +1,11 @@
 //! A worker: one thread, one runtime, one listening socket, one client.
 
+use crate::access::Access;
+use crate::config::AuthenticationMode;
 use crate::counts::{Counts, Reporter};
 use crate::front::Front;
 use crate::identity::RequestIds;
+use evenkeel_authentication::SealingKey;
 use evenkeel_client::{Client, ClientConfig};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -14,6 +17,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -65,6 +69,10 @@ pub struct Worker {
     pub client: ClientConfig,
     /// Region in ARNs, where a request names none.
     pub region: String,
+    /// Whether signatures are verified.
+    pub mode: AuthenticationMode,
+    /// What opens the secrets of users.
+    pub key: Option<Arc<SealingKey>>,
     /// Turns true when the router stops.
     pub stop: watch::Receiver<bool>,
 }
@@ -90,6 +98,7 @@ impl Worker {
         let front = Rc::new(Front {
             client,
             region: self.region,
+            access: Access::new(self.mode, self.key),
             counts: Counts::default(),
             ids: RefCell::new(RequestIds::new()),
         });
@@ -122,7 +131,7 @@ async fn report(worker: usize, front: Rc<Front>) {
     let mut every = tokio::time::interval(REPORT_EVERY);
     loop {
         every.tick().await;
-        reporter.report(&front.counts);
+        reporter.report(&front.counts, &front.access);
     }
 }
 

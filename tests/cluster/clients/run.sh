@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Real clients of the HTTP API against `evenkeel dev`, installed into a temporary directory: boto3, the AWS
-# CLI, PynamoDB, and the document client of the JavaScript SDK.
+# CLI, PynamoDB, the document client of the JavaScript SDK, and the SDK for Rust.
 #
 #   tests/cluster/clients/run.sh [EVENKEEL]
 #
 # EVENKEEL is the binary to test, also taken from EVENKEEL_BINARY; without either the release build is made.
-# EVENKEEL_CLIENTS chooses clients: a list of boto3, aws-cli, pynamodb and javascript.
+# EVENKEEL_CLIENTS chooses clients: a list of boto3, aws-cli, pynamodb, javascript and rust.
 # The last line is `N passed, M failed`. What cannot run says NOT RUN and exits 1.
 set -Eeuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -44,7 +44,7 @@ if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null ||
         not_run "python3-venv cannot be installed"
 fi
-clients=${EVENKEEL_CLIENTS:-boto3 aws-cli pynamodb javascript}
+clients=${EVENKEEL_CLIENTS:-boto3 aws-cli pynamodb javascript rust}
 python3 -m venv "$work/venv" || not_run "python3 -m venv failed"
 for client in $clients; do
     case $client in
@@ -57,13 +57,20 @@ for client in $clients; do
                 not_run "the JavaScript SDK cannot be installed"
             continue
             ;;
+        rust)
+            # A crate of its own, not of the workspace: the SDK's tree is nobody else's business.
+            cargo build --quiet --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$work/rust" ||
+                not_run "the SDK for Rust cannot be built"
+            continue
+            ;;
         *) not_run "$client is no client that is known here" ;;
     esac
     "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$package" ||
         not_run "$package cannot be installed"
 done
 
-"$binary" dev --port 0 --data "$work/data" >"$work/said" 2>"$work/errors" &
+# In the mode that refuses, so that every request shows that its signature is understood.
+"$binary" dev --port 0 --data "$work/data" --authentication enforce >"$work/said" 2>"$work/errors" &
 cluster=$!
 endpoint=
 settings=
@@ -90,6 +97,7 @@ for client in $clients; do
         boto3) command=("$work/venv/bin/python" "$here/boto3_slice.py" "$endpoint") ;;
         pynamodb) command=("$work/venv/bin/python" "$here/pynamodb_models.py" "$endpoint") ;;
         aws-cli) command=(bash "$here/aws_cli.sh" "$work/venv/bin/aws" "$endpoint") ;;
+        rust) command=("$work/rust/debug/sdk-client" "$endpoint") ;;
         javascript) command=(node "$work/javascript/document_client.mjs" "$endpoint") ;;
     esac
     echo "-- $client"

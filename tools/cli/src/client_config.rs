@@ -3,6 +3,7 @@
 //! ```toml
 //! seeds = ["127.0.0.1:7101"]
 //! cluster = "00112233445566778899aabbccddeeff"
+//! key_file = "users.key"     # seals the secrets of users; only `evenkeel user` needs it
 //!
 //! [tls]
 //! ca = "certs/ca.pem"
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 struct ClientFile {
     seeds: Vec<String>,
     cluster: Option<String>,
+    key_file: Option<PathBuf>,
     tls: TlsFiles,
 }
 
@@ -81,8 +83,7 @@ pub enum ClientConfigError {
 /// # Errors
 /// The first file that cannot be read or used, by its path.
 pub fn load(path: &Path) -> Result<ClientConfig, ClientConfigError> {
-    let text = String::from_utf8_lossy(&read(path)?).into_owned();
-    let file = parse(path, &text)?;
+    let file = read_file(path)?;
     let directory = path.parent().unwrap_or(Path::new("."));
     let certificates =
         |relative: &Path| -> Result<Vec<u8>, ClientConfigError> { read(&directory.join(relative)) };
@@ -95,6 +96,19 @@ pub fn load(path: &Path) -> Result<ClientConfig, ClientConfigError> {
     let mut config = ClientConfig::new(file.seeds, tls);
     config.cluster = file.cluster.map(|text| cluster_id(path, text)).transpose()?;
     Ok(config)
+}
+
+/// The key file that a client configuration names.
+///
+/// # Errors
+/// As [`load`].
+pub fn key_file(path: &Path) -> Result<Option<PathBuf>, ClientConfigError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    Ok(read_file(path)?.key_file.map(|file| directory.join(file)))
+}
+
+fn read_file(path: &Path) -> Result<ClientFile, ClientConfigError> {
+    parse(path, &String::from_utf8_lossy(&read(path)?))
 }
 
 fn parse(path: &Path, text: &str) -> Result<ClientFile, ClientConfigError> {

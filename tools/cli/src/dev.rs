@@ -4,15 +4,21 @@
 //! what follows is for a person. SIGINT or SIGTERM stop it in order. Durability is that of production.
 
 use crate::signals::{StopSignals, waiting_runtime};
-use crate::{demo, telemetry};
+use crate::{client_config, demo, telemetry, user};
 use clap::Args;
+use evenkeel_authentication::access_key::open_secret;
+use evenkeel_authentication::{AccessKey, KeyFileError, SealError, SealingKey};
 use evenkeel_bench::local::{LocalCluster, LocalConfig, LocalError};
+use evenkeel_client::{Client, UserAction};
+use evenkeel_router::config::AuthenticationMode;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 const DATA_DEFAULT: &str = "evenkeel-data";
 const PORT_DEFAULT: u16 = 8000;
+/// Whose access key is printed.
+const USER: &str = "dev";
 
 /// Arguments of `evenkeel dev`.
 #[derive(Args)]
@@ -32,6 +38,9 @@ pub struct DevArguments {
     /// Cores of each node; fixed when the directory is made [default: 1].
     #[arg(long)]
     cores_per_node: Option<u16>,
+    /// Whether requests must be signed with an access key of the cluster: off, warn or enforce.
+    #[arg(long, value_name = "MODE", default_value = "off")]
+    authentication: AuthenticationMode,
     /// Show the whole path on a temporary cluster, then exit.
     #[arg(long, conflicts_with_all = ["data", "port"])]
     demo: bool,
@@ -46,6 +55,18 @@ pub enum DevError {
     /// The demonstration failed.
     #[error("demonstration: {0}")]
     Demo(#[from] demo::DemoError),
+    /// The client configuration just written cannot be used.
+    #[error(transparent)]
+    Client(#[from] client_config::ClientConfigError),
+    /// The first user could not be made or found.
+    #[error("user dev: {0}")]
+    User(#[from] evenkeel_client::Error),
+    /// The key file cannot be used.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// The key file is not the one that the cluster's users were made with.
+    #[error("the secret of user dev cannot be opened: {0}; put users.key back, or choose another directory")]
+    Secret(#[from] SealError),
     /// Signals or threads could not be had.
     #[error("the process could not be set up: {0}")]
     Process(#[from] std::io::Error),
@@ -60,6 +81,7 @@ impl DevArguments {
             cores_per_node: self.cores_per_node,
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port)),
+            authentication: self.authentication,
             metrics,
         }
     }
@@ -82,6 +104,10 @@ pub fn run(arguments: &DevArguments) -> Result<(), DevError> {
         let config = arguments.cluster(data.clone(), arguments.port.unwrap_or(PORT_DEFAULT), metrics);
         let mut cluster = LocalCluster::start(config)?;
         announce(&cluster, &data, began.elapsed());
+        if let Err(error) = announce_access(&cluster, arguments.authentication).await {
+            cluster.stop()?;
+            return Err(error);
+        }
         tokio::select! {
             () = signals.received() => eprintln!("stopping"),
             () = cluster.node_ended() => eprintln!("a node has stopped by itself; stopping the others"),
@@ -96,14 +122,45 @@ fn announce(cluster: &LocalCluster, data: &std::path::Path, took: Duration) {
     println!("{} storage nodes and a router, ready after {} ms", cluster.node_count(), took.as_millis());
     println!("data:        {}", data.display());
     println!("admin:       http://{}/metrics", cluster.admin());
-    println!("credentials: any; requests are not authenticated yet, so the API listens on 127.0.0.1 only");
+}
+
+/// Tells how to use the cluster, with an access key of its first user.
+async fn announce_access(cluster: &LocalCluster, mode: AuthenticationMode) -> Result<(), DevError> {
+    let endpoint = format!("http://{}", cluster.endpoint());
+    let key = first_user(cluster).await?;
+    match mode {
+        AuthenticationMode::Off => println!("signatures:  not verified, any credentials will do"),
+        AuthenticationMode::Warn => println!("signatures:  verified and counted, any credentials will do"),
+        AuthenticationMode::Enforce => println!("signatures:  verified; `evenkeel user` makes access keys"),
+    }
     println!();
     println!("  export AWS_ENDPOINT_URL_DYNAMODB={endpoint}");
     println!(
-        "  export AWS_ACCESS_KEY_ID=evenkeel AWS_SECRET_ACCESS_KEY=evenkeel AWS_DEFAULT_REGION=us-east-1"
+        "  export AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={} AWS_DEFAULT_REGION=us-east-1",
+        key.id, *key.secret
     );
     println!("  aws dynamodb list-tables");
     println!();
+    if mode == AuthenticationMode::Enforce {
+        return Ok(());
+    }
     println!("  curl -s {endpoint} -H 'X-Amz-Target: DynamoDB_20120810.ListTables' -d '{{}}'");
     println!();
+    Ok(())
+}
+
+/// The newest access key of the user that `dev` makes.
+async fn first_user(cluster: &LocalCluster) -> Result<AccessKey, DevError> {
+    let sealing = SealingKey::read(&cluster.key_file())?;
+    let client = Client::connect(client_config::load(&cluster.client_file())?).await?;
+    let known = client.users().await?.into_iter().find(|user| user.name == USER);
+    let key = match known.as_ref().and_then(|user| user.keys.first()) {
+        Some(row) => AccessKey {
+            id: row.id.clone(),
+            secret: open_secret(&sealing, USER, &row.id, &row.sealed_secret)?,
+        },
+        None => user::give_key(&client, &sealing, USER, UserAction::Create).await?,
+    };
+    client.close().await;
+    Ok(key)
 }

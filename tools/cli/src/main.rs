@@ -13,6 +13,7 @@ mod node;
 mod router;
 mod signals;
 mod telemetry;
+mod user;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ enum Command {
     Node(node::NodeArguments),
     /// Run one router: the DynamoDB HTTP API in front of a cluster.
     Router(router::RouterArguments),
+    /// Make, list and delete users of the DynamoDB API and their access keys.
+    User(user::UserArguments),
     /// Load JSON lines into a table.
     Import(import::ImportArguments),
     /// Measure this machine and a cluster on it.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Dev(arguments) => dev::run(&arguments).map_err(Into::into),
         Command::Node(arguments) => node::run(&arguments).map_err(Into::into),
         Command::Router(arguments) => router::run(&arguments).map_err(Into::into),
+        Command::User(arguments) => user::run(&arguments).map_err(Into::into),
         Command::Import(arguments) => import::run(arguments).map_err(Into::into),
         Command::Bench(arguments) => evenkeel_bench::run(arguments).map_err(Into::into),
     };
