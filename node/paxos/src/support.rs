@@ -69,6 +69,8 @@ pub struct Supports {
     incarnation: u32,
     epochs: u32,
     now: Time,
+    /// When all support of former lives has ended, which this one knows nothing else of.
+    former_until: Time,
     peers: Vec<Peer>,
 }
 
@@ -81,17 +83,19 @@ struct Peer {
 }
 
 impl Supports {
-    /// A core that starts its `incarnation`th life, from 1, with this many peers.
+    /// A core that starts its `incarnation`th life, from 1, with this many peers. `former_until` is when all
+    /// support of its former lives has ended: from then on its members vote.
     ///
     /// # Panics
     /// If `incarnation` is 0.
-    pub fn new(settings: SupportSettings, incarnation: u32, peers: usize) -> Supports {
+    pub fn new(settings: SupportSettings, incarnation: u32, peers: usize, former_until: Time) -> Supports {
         assert!(incarnation > 0, "lives are counted from 1");
         Supports {
             settings,
             incarnation,
             epochs: 0,
             now: Time::default(),
+            former_until,
             peers: vec![Peer::default(); peers],
         }
     }
@@ -101,11 +105,11 @@ impl Supports {
         settings.lease_ns + settings.drift_ns
     }
 
-    /// Until when this core supports anybody. An orderly stop records it durably; the next life on the same
+    /// Until when this core supports anybody, its former lives included. An orderly stop records it durably; the next life on the same
     /// clock votes from then on, and need not wait a full lease. (A stop is not enough: its supporters'
     /// leases outlive it, and so would the votes that they rest on be forgotten.)
     pub fn given_until(&self) -> Time {
-        self.peers.iter().map(|peer| peer.given.until).max().unwrap_or_default()
+        self.peers.iter().map(|peer| peer.given.until).fold(self.former_until, Time::max)
     }
 
     /// Support that `peer` gives.
@@ -242,7 +246,10 @@ mod tests {
     fn pair() -> [Supports; 2] {
         let settings =
             SupportSettings { lease_ns: 100, drift_ns: 10, period_ns: 20, ..SupportSettings::default() };
-        [Supports::new(settings.clone(), 1, 1), Supports::new(settings, 1, 1)]
+        [
+            Supports::new(settings.clone(), 1, 1, Time::default()),
+            Supports::new(settings, 1, 1, Time::default()),
+        ]
     }
 
     /// One exchange: the first core asks at `asked`, the second answers at `answered`, on its own clock,
@@ -280,7 +287,7 @@ mod tests {
         exchange(&mut pair, 1000, 5000, 1010);
         let first = pair[1].given(0).epoch;
         let stale = pair[0].message(Time(1020), 0, true);
-        pair[0] = Supports::new(pair[0].settings.clone(), 2, 1);
+        pair[0] = Supports::new(pair[0].settings.clone(), 2, 1, Time::default());
         exchange(&mut pair, 1030, 5030, 1040);
         let second = pair[1].given(0).epoch;
         assert!(second > first);
@@ -293,7 +300,16 @@ mod tests {
         let mut pair = pair();
         assert_eq!(pair[0].message(Time(1), 0, false).wish, None);
         let mistaken = SupportSettings { trap: Some(Trap::StuckDiskRenews), ..SupportSettings::default() };
-        assert!(Supports::new(mistaken, 1, 1).message(Time(1), 0, false).wish.is_some());
+        assert!(Supports::new(mistaken, 1, 1, Time::default()).message(Time(1), 0, false).wish.is_some());
+    }
+
+    #[test]
+    fn what_a_former_life_gave_is_remembered_through_every_stop() {
+        let settings = SupportSettings::default();
+        let second = Supports::new(settings.clone(), 2, 1, Time(500));
+        assert_eq!(second.given_until(), Time(500), "it has given nothing itself");
+        let third = Supports::new(settings, 3, 1, second.given_until());
+        assert_eq!(third.given_until(), Time(500));
     }
 
     #[test]

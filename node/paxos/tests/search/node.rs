@@ -105,7 +105,7 @@ impl Node {
         };
         Node {
             replica,
-            supports: Supports::new(SUPPORT, 1, NODES_MAX),
+            supports: Supports::new(SUPPORT, 1, NODES_MAX, Time::default()),
             incarnation: 1,
             clock,
             drifts: 0,
@@ -154,7 +154,7 @@ impl Node {
         } else {
             self.supports.given_until()
         };
-        self.supports = Supports::new(settings, self.incarnation, NODES_MAX);
+        self.supports = Supports::new(settings, self.incarnation, NODES_MAX, votes_from);
         let member = self.replica.member();
         self.replica = Replica::recover(member, Generation(1), &self.disk, votes_from);
         self.committed = self.replica.chosen().slot;

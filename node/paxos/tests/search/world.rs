@@ -465,5 +465,5 @@ fn released(from: MemberId, held: Vec<Held>) -> impl Iterator<Item = Packet> {
 
 fn with_trap(node: &Node, trap: Option<Trap>) -> Supports {
     let settings = SupportSettings { trap, ..SUPPORT };
-    Supports::new(settings, node.incarnation, NODES_MAX)
+    Supports::new(settings, node.incarnation, NODES_MAX, evenkeel_paxos::Time::default())
 }
