@@ -190,7 +190,12 @@ impl Replica {
 
     pub(crate) fn on_commit<F: Facts>(&mut self, step: &mut Step<'_, F>, chosen: Anchor) {
         if chosen.slot > self.log.chosen().slot && self.log.holds(chosen) {
+            let before = *self.log.configuration();
             self.choose(step, chosen.slot);
+            if self.log.configuration().version != before.version {
+                // A leader may hear from the one before it that the swap it is repeating is chosen.
+                self.on_swapped(step, &before);
+            }
         }
     }
 
