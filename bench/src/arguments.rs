@@ -16,6 +16,23 @@ pub enum BenchCommand {
     /// Durable put and get of a cluster of three nodes in this process, next to the floors of this
     /// machine's disk and network stack.
     Quick(QuickArguments),
+    /// GetItem over HTTP by itself, and while another connection sends the largest scans and batches.
+    Front(FrontArguments),
+}
+
+/// Arguments of `evenkeel bench front`.
+#[derive(Args, Clone, Debug)]
+pub struct FrontArguments {
+    /// Directory under which a temporary one is made; it must be on a file system with direct IO
+    /// [default: the system's temporary directory, or the current one if that is in memory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How long each phase of a round lasts.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    pub(crate) seconds: f64,
+    /// How often all phases are measured in turn; medians of the rounds are shown.
+    #[arg(long, value_name = "ROUNDS", default_value_t = 3)]
+    pub(crate) rounds: u32,
 }
 
 /// Arguments of `evenkeel bench quick`.

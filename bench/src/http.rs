@@ -144,6 +144,14 @@ async fn read_answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result
     }
 }
 
+/// Whether the answer that begins here is a good one, and its bytes in all, once its head is complete.
+///
+/// # Errors
+/// An answer without its length.
+pub fn answer_bytes(bytes: &[u8]) -> io::Result<Option<(bool, usize)>> {
+    Ok(parse(bytes)?.map(|(answer, all)| (answer.is_ok, all)))
+}
+
 /// The answer that begins here and its bytes in all, once its head is complete.
 fn parse(bytes: &[u8]) -> io::Result<Option<(Answer, usize)>> {
     let Some(head) = bytes.windows(HEAD_END.len()).position(|window| window == HEAD_END) else {

@@ -11,6 +11,7 @@ mod certificates;
 mod echo;
 mod error;
 mod floor;
+mod front;
 mod http;
 mod items;
 mod load;
@@ -21,7 +22,7 @@ mod quick;
 mod report;
 mod tally;
 
-pub use arguments::{BenchArguments, BenchCommand, QuickArguments};
+pub use arguments::{BenchArguments, BenchCommand, FrontArguments, QuickArguments};
 pub use error::BenchError;
 
 /// Runs the bench that was asked for; prints what it measured on standard output.
@@ -31,5 +32,6 @@ pub use error::BenchError;
 pub fn run(arguments: BenchArguments) -> Result<(), BenchError> {
     match arguments.command {
         BenchCommand::Quick(arguments) => quick::run(&arguments),
+        BenchCommand::Front(arguments) => front::run(&arguments),
     }
 }

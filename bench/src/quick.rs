@@ -70,13 +70,7 @@ pub fn run(arguments: &QuickArguments) -> Result<(), BenchError> {
         true => (CHECK_SECONDS, 1),
         false => (arguments.seconds, arguments.rounds),
     };
-    if !(seconds > 0.0 && seconds <= SECONDS_MAX) {
-        let reason = format!("{seconds} is not between 0 and {SECONDS_MAX}");
-        return Err(BenchError::Argument { flag: "--seconds", reason });
-    }
-    if rounds == 0 {
-        return Err(BenchError::Argument { flag: "--rounds", reason: "at least one is needed".to_owned() });
-    }
+    check_span(seconds, rounds)?;
     let directory = temporary_directory(arguments.data.as_deref())?;
     let lasts = Duration::from_secs_f64(seconds);
     if !arguments.json {
@@ -105,8 +99,20 @@ pub fn run(arguments: &QuickArguments) -> Result<(), BenchError> {
     if arguments.check { check(&measured, arguments.json) } else { Ok(()) }
 }
 
+/// Refuses times and counts that measure nothing.
+pub(crate) fn check_span(seconds: f64, rounds: u32) -> Result<(), BenchError> {
+    if !(seconds > 0.0 && seconds <= SECONDS_MAX) {
+        let reason = format!("{seconds} is not between 0 and {SECONDS_MAX}");
+        return Err(BenchError::Argument { flag: "--seconds", reason });
+    }
+    if rounds == 0 {
+        return Err(BenchError::Argument { flag: "--rounds", reason: "at least one is needed".to_owned() });
+    }
+    Ok(())
+}
+
 /// On a file system that direct IO works on: the system's, unless that is in memory.
-fn temporary_directory(parent: Option<&Path>) -> Result<TempDir, BenchError> {
+pub(crate) fn temporary_directory(parent: Option<&Path>) -> Result<TempDir, BenchError> {
     let parent = match parent {
         Some(parent) => parent.to_owned(),
         None => Some(std::env::temp_dir())

@@ -68,6 +68,7 @@ impl Tally {
         Measured {
             p50_us: percentile(0.50),
             p99_us: percentile(0.99),
+            max_us: self.latencies.max() as f64 / 1000.0,
             per_second: self.successes() as f64 / took.as_secs_f64(),
             successes: self.successes(),
             errors: self.errors,
@@ -86,6 +87,8 @@ pub struct Measured {
     pub p50_us: f64,
     /// 99th percentile of latency in microseconds.
     pub p99_us: f64,
+    /// Longest latency in microseconds.
+    pub max_us: f64,
     /// Successes by the time from the first operation's begin to the last one's end.
     pub per_second: f64,
     /// Operations that succeeded.

@@ -9,6 +9,7 @@ use crate::key::{DayKey, SERVICE, TERMINATOR};
 use crate::timestamp::Timestamp;
 use http::header::{AUTHORIZATION, DATE, HeaderMap};
 use http::request::Parts;
+use ring::digest::{Digest, SHA256, digest};
 use std::borrow::Cow;
 
 pub(crate) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
@@ -19,6 +20,16 @@ const SKEW_S: i64 = 15 * 60;
 const EXPIRES_S_MAX: i64 = 7 * 24 * 3600;
 const MISMATCH: &str = "The request signature we calculated does not match the signature you provided. \
      Check your AWS Secret Access Key and signing method. Consult the service documentation for details.";
+
+/// The hash of a request's body: the one part of verifying that grows with it.
+pub struct BodyHash(pub(crate) Digest);
+
+impl BodyHash {
+    /// Hashes a body.
+    pub fn of(body: &[u8]) -> BodyHash {
+        BodyHash(digest(&SHA256, body))
+    }
+}
 
 /// A request with what it says of its signature.
 pub struct SignedRequest<'r> {
@@ -174,11 +185,11 @@ impl<'r> SignedRequest<'r> {
         Err(AuthenticationError::Invalid(fault))
     }
 
-    /// Holds the signature against the request and its body.
+    /// Holds the signature against the request and the hash of its body.
     ///
     /// # Errors
     /// If it is another one.
-    pub fn verify(&self, key: &DayKey, body: &[u8]) -> Result<(), AuthenticationError> {
+    pub fn verify(&self, key: &DayKey, body: &BodyHash) -> Result<(), AuthenticationError> {
         let canonical = self.head.hash(&self.claim.signed_headers, body, SIGNATURE_PARAMETER);
         let text = string_to_sign(&self.claim.date, self.claim.credential.scope(), canonical.as_ref());
         let given = unhex(&self.claim.signature);

@@ -3,7 +3,7 @@
 use crate::access_key::AccessKey;
 use crate::canonical::{Head, hex};
 use crate::key::{DayKey, SERVICE, TERMINATOR};
-use crate::request::{ALGORITHM, SIGNATURE_PARAMETER, string_to_sign};
+use crate::request::{ALGORITHM, BodyHash, SIGNATURE_PARAMETER, string_to_sign};
 use crate::timestamp::Timestamp;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, InvalidHeaderValue};
 use http::request::Parts;
@@ -33,7 +33,7 @@ pub fn sign(
     let mut signed: Vec<Cow<'_, str>> = parts.headers.keys().map(|name| Cow::from(name.as_str())).collect();
     signed.sort();
     let head = Head { method: parts.method.as_str(), uri: &parts.uri, headers: &parts.headers };
-    let canonical = head.hash(&signed, body, SIGNATURE_PARAMETER);
+    let canonical = head.hash(&signed, &BodyHash::of(body), SIGNATURE_PARAMETER);
     let day = &date[..8];
     let scope = format!("{day}/{region}/{SERVICE}/{TERMINATOR}");
     let text = string_to_sign(&date, &scope, canonical.as_ref());

@@ -1,6 +1,6 @@
 //! Signatures made by botocore 1.x at a fixed moment, and everything that can be wrong with them.
 
-use evenkeel_authentication::{AccessKey, AuthenticationError, DayKey, SignedRequest, sign};
+use evenkeel_authentication::{AccessKey, AuthenticationError, BodyHash, DayKey, SignedRequest, sign};
 use http::Request;
 use http::request::Parts;
 use proptest::prelude::*;
@@ -47,7 +47,7 @@ fn with_header(authorization: &str) -> Parts {
 fn verify(parts: &Parts, now_s: i64, secret: &str, body: &[u8]) -> Result<(), AuthenticationError> {
     let signed = SignedRequest::read(parts)?;
     signed.check(now_s)?;
-    signed.verify(&DayKey::derive(secret, signed.date(), signed.region()), body)
+    signed.verify(&DayKey::derive(secret, signed.date(), signed.region()), &BodyHash::of(body))
 }
 
 #[test]

@@ -337,55 +337,55 @@ pub fn write_batch(
 }
 
 /// What was read of one table for BatchGetItem.
-pub struct GotOfTable<'a, I> {
-    /// What was wanted.
-    pub asked: &'a BatchKeys,
+pub struct GotOfTable<I> {
     /// The items that are there.
     pub items: Vec<I>,
     /// Capacity units consumed, in halves.
     pub half_units: u64,
-    /// Keys that were not read.
-    pub left: Vec<&'a Attributes>,
+    /// Places of the keys that were not read.
+    pub left: Vec<usize>,
 }
 
-/// Writes the answer of BatchGetItem.
+/// Writes the answer of BatchGetItem: of each table what was asked for, and what was read.
 ///
 /// # Errors
 /// A stored item that is malformed.
 pub fn write_batch_get<I: std::ops::Deref<Target = [u8]>>(
     out: &mut Vec<u8>,
     capacity: Capacity,
-    tables: &[GotOfTable<'_, I>],
+    asked: &[BatchKeys],
+    got: &[GotOfTable<I>],
 ) -> Result<(), ItemError> {
     out.extend_from_slice(b"{\"Responses\":{");
-    for (index, got) in tables.iter().enumerate() {
+    let tables = || asked.iter().zip(got);
+    for (index, (asked, got)) in tables().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        write_string(out, &got.asked.table);
+        write_string(out, &asked.table);
         out.extend_from_slice(b":[");
         for (index, stored) in got.items.iter().enumerate() {
             if index > 0 {
                 out.push(b',');
             }
-            write_item(out, &ItemView::parse(stored)?, got.asked.projection.as_ref());
+            write_item(out, &ItemView::parse(stored)?, asked.projection.as_ref());
         }
         out.push(b']');
     }
     out.extend_from_slice(b"},\"UnprocessedKeys\":");
-    let left = tables.iter().filter(|got| !got.left.is_empty());
-    write_list(out, *b"{}", left, |out, got| {
-        write_string(out, &got.asked.table);
+    let left = tables().filter(|(_, got)| !got.left.is_empty());
+    write_list(out, *b"{}", left, |out, (asked, got)| {
+        write_string(out, &asked.table);
         out.extend_from_slice(b":{\"Keys\":");
-        write_list(out, *b"[]", &got.left, |out, key| write_model(out, key));
-        push(out, format_args!(",\"ConsistentRead\":{}", got.asked.consistent));
-        write_asked_projection(out, &got.asked.asked);
+        write_list(out, *b"[]", &got.left, |out, left| write_model(out, &asked.keys[*left]));
+        push(out, format_args!(",\"ConsistentRead\":{}", asked.consistent));
+        write_asked_projection(out, &asked.asked);
         out.push(b'}');
     });
     if capacity != Capacity::None {
         member(out, "ConsumedCapacity");
-        write_list(out, *b"[]", tables, |out, got| {
-            write_capacity(out, &got.asked.table, capacity, got.half_units)
+        write_list(out, *b"[]", tables(), |out, (asked, got)| {
+            write_capacity(out, &asked.table, capacity, got.half_units)
         });
     }
     out.push(b'}');

@@ -3,9 +3,11 @@
 //! A router has the sealed secrets and the key file's key; what it keeps between requests are keys for a
 //! day. A secret is opened only to derive one, and forgotten.
 
+use crate::beside::sized;
 use crate::config::AuthenticationMode;
+use bytes::Bytes;
 use evenkeel_authentication::access_key::open_secret;
-use evenkeel_authentication::{AuthenticationError, DayKeys, SealingKey, Session, SignedRequest};
+use evenkeel_authentication::{AuthenticationError, BodyHash, DayKeys, SealingKey, Session, SignedRequest};
 use evenkeel_client::Client;
 use evenkeel_dynamodb::{ApiError, ErrorKind};
 use hyper::http::request::Parts;
@@ -77,7 +79,7 @@ impl Access {
     ///
     /// # Errors
     /// What the client is told.
-    pub async fn check(&self, client: &Client, parts: &Parts, body: &[u8]) -> Result<(), ApiError> {
+    pub async fn check(&self, client: &Client, parts: &Parts, body: &Bytes) -> Result<(), ApiError> {
         let Some(key) = self.key.as_ref().filter(|_| self.mode != AuthenticationMode::Off) else {
             return Ok(());
         };
@@ -101,7 +103,7 @@ impl Access {
         client: &Client,
         key: &SealingKey,
         parts: &Parts,
-        body: &[u8],
+        body: &Bytes,
     ) -> Result<(), Refused> {
         let signed = SignedRequest::read(parts)?;
         let now_s = now_s();
@@ -120,9 +122,11 @@ impl Access {
             Owner::User(known) => open_secret(key, &known.user, id, &known.sealed_secret)
                 .map_err(|error| Refused::Unavailable(format!("the secret of {id}: {error}"))),
         };
+        let hashed = body.clone();
+        let hash = sized(body.len(), move || BodyHash::of(&hashed)).await;
         let mut days = self.days.borrow_mut();
         let day = days.get(id, signed.date(), signed.region(), secret)?;
-        Ok(signed.verify(day, body)?)
+        Ok(signed.verify(day, &hash)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::access::Access;
 use crate::answer::Answer;
+use crate::beside::sized;
 use crate::counts::Counts;
 use crate::identity::RequestIds;
 use crate::operations::{self, Call};
@@ -81,7 +82,7 @@ impl Front {
 }
 
 impl Front {
-    async fn run(&self, operation: Operation, parts: &Parts, body: &[u8]) -> Result<Answer, ApiError> {
+    async fn run(&self, operation: Operation, parts: &Parts, body: &Bytes) -> Result<Answer, ApiError> {
         self.access.check(&self.client, parts, body).await?;
         let region = region(&parts.headers).unwrap_or(&self.region);
         let call = Call { client: &self.client, region, host: host(&parts.headers), body };
@@ -108,12 +109,14 @@ fn region(headers: &HeaderMap) -> Option<&str> {
 
 async fn read_body(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Response<Full<Bytes>>> {
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    // One that is not announced may be large.
+    let announced_bytes = announced.map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
     let least = announced.unwrap_or(0).max(body.size_hint().lower());
     if least > REQUEST_BODY_BYTES_MAX as u64 {
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE));
     }
     match Limited::new(body, REQUEST_BODY_BYTES_MAX).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
+        Ok(body) => Ok(sized(announced_bytes, move || body.to_bytes()).await),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(refused(StatusCode::PAYLOAD_TOO_LARGE))
         }

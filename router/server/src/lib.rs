@@ -9,6 +9,7 @@
 mod access;
 mod admin;
 mod answer;
+mod beside;
 pub mod config;
 mod counts;
 mod front;

@@ -5,6 +5,7 @@ mod items;
 mod tables;
 
 use crate::answer::{Answer, api_error};
+use bytes::Bytes;
 use evenkeel_client::Client;
 use evenkeel_dynamodb::{ApiError, Operation};
 use evenkeel_model::catalogue::{TableRow, TableStatus};
@@ -22,7 +23,7 @@ pub struct Call<'a> {
     /// The host that the request was sent to.
     pub host: &'a str,
     /// The request's body.
-    pub body: &'a [u8],
+    pub body: &'a Bytes,
 }
 
 /// Carries out an operation.

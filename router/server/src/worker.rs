@@ -1,6 +1,7 @@
 //! A worker: one thread, one runtime, one listening socket, one client.
 
 use crate::access::Access;
+use crate::beside;
 use crate::config::AuthenticationMode;
 use crate::counts::{Counts, Reporter};
 use crate::front::Front;
@@ -81,7 +82,8 @@ impl Worker {
     /// Connects to the cluster and answers requests until the router stops. `ready` is called with the
     /// client's error, or with none.
     pub fn run(self, ready: impl FnOnce(Result<(), String>)) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = match builder.enable_all().max_blocking_threads(beside::THREADS).build() {
             Ok(runtime) => runtime,
             Err(error) => return ready(Err(format!("worker {}: {error}", self.index))),
         };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(30);
 
 fn now_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs() as i64
 }
 
 /// Runs `evenkeel user`; yields its standard output, or its standard error.
@@ -42,9 +42,9 @@ async fn list_tables(http: &mut Http, key: &AccessKey, token: Option<&str>, at_s
         .header("host", "localhost")
         .header("x-amz-target", "DynamoDB_20120810.ListTables")
         .body(())
-        .unwrap()
+        .expect("a well-formed request")
         .into_parts();
-    sign(&mut parts, &body, key, token, "eu-west-1", at_s).unwrap();
+    sign(&mut parts, &body, key, token, "eu-west-1", at_s).expect("plain characters");
     http.request(Request::from_parts(parts, Full::new(body))).await.expect("an answer")
 }
 

@@ -2,6 +2,8 @@
 
 use super::{ANSWER_BYTES, active_table};
 use crate::answer::{Answer, api_error, malformed};
+use crate::beside::{parsed, sized};
+use bytes::Bytes;
 use evenkeel_client::{Client, Error, StoredItem};
 use evenkeel_dynamodb::ApiError;
 use evenkeel_dynamodb::key::{exact_key, item_key};
@@ -14,6 +16,7 @@ use evenkeel_model::{KeySchema, encode_item};
 use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 /// Reads of one batch that are under way at once: bounds what waits in memory for its place in the answer.
@@ -29,15 +32,14 @@ struct EncodedWrite {
 type Outcome = Result<u64, Error>;
 
 /// BatchWriteItem.
-pub async fn write(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = BatchWriteItem::parse(body)?;
+pub async fn write(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, BatchWriteItem::parse).await?;
     let mut tables = Vec::with_capacity(request.writes.len());
-    let mut encoded = Vec::with_capacity(request.writes.len());
-    for (name, writes) in &request.writes {
-        let table = active_table(client, name).await?;
-        encoded.push(encode_writes(&table.schema, writes)?);
-        tables.push(table);
+    for (name, _) in &request.writes {
+        tables.push(active_table(client, name).await?);
     }
+    let ReadyBatch { request, tables, encoded } =
+        sized(body.len(), move || encode_all(request, tables)).await?;
     let want_old = request.capacity != Capacity::None;
     let sent = tables
         .iter()
@@ -67,6 +69,22 @@ pub async fn write(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
     Ok(Answer::done(out))
 }
 
+/// A batch with all its writes ready, by table.
+struct ReadyBatch {
+    request: BatchWriteItem,
+    tables: Vec<Arc<TableRow>>,
+    encoded: Vec<Vec<EncodedWrite>>,
+}
+
+/// Makes the writes of all tables ready.
+fn encode_all(request: BatchWriteItem, tables: Vec<Arc<TableRow>>) -> Result<ReadyBatch, ApiError> {
+    let each = |((_, writes), table): (&(String, Vec<BatchWrite>), &Arc<TableRow>)| {
+        encode_writes(&table.schema, writes)
+    };
+    let encoded = request.writes.iter().zip(&tables).map(each).collect::<Result<_, _>>()?;
+    Ok(ReadyBatch { request, tables, encoded })
+}
+
 fn encode_writes(schema: &KeySchema, writes: &[BatchWrite]) -> Result<Vec<EncodedWrite>, ApiError> {
     let mut keys = HashSet::new();
     let mut encoded = Vec::with_capacity(writes.len());
@@ -94,8 +112,8 @@ async fn write_one(client: &Client, table: &TableRow, write: &EncodedWrite, want
 }
 
 /// BatchGetItem.
-pub async fn get(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = BatchGetItem::parse(body)?;
+pub async fn get(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, BatchGetItem::parse).await?;
     let mut wanted = Vec::with_capacity(request.tables.len());
     for asked in &request.tables {
         let table = active_table(client, &asked.table).await?;
@@ -111,39 +129,43 @@ pub async fn get(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
     for ((table, keys), asked) in wanted.iter().zip(&request.tables) {
         found.push(get_of_table(client, table, keys, asked, &mut bytes).await?);
     }
-    let mut out = Vec::with_capacity(ANSWER_BYTES + bytes as usize);
-    reply::write_batch_get(&mut out, request.capacity, &found).map_err(malformed)?;
-    Ok(Answer::done(out))
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let answer = move || {
+        let mut out = Vec::with_capacity(ANSWER_BYTES + bytes);
+        reply::write_batch_get(&mut out, request.capacity, &request.tables, &found).map_err(malformed)?;
+        Ok(Answer::done(out))
+    };
+    sized(bytes, answer).await
 }
 
 /// Reads the items of one table, some at a time, until the answer is full; `bytes` counts what is in it.
-async fn get_of_table<'a>(
+async fn get_of_table(
     client: &Client,
     table: &TableRow,
     keys: &[Vec<u8>],
-    asked: &'a BatchKeys,
+    asked: &BatchKeys,
     bytes: &mut u64,
-) -> Result<GotOfTable<'a, StoredItem>, ApiError> {
-    let mut got =
-        GotOfTable { asked, items: Vec::with_capacity(keys.len()), half_units: 0, left: Vec::new() };
-    for (keys, names) in keys.chunks(READS_AT_ONCE).zip(asked.keys.chunks(READS_AT_ONCE)) {
+) -> Result<GotOfTable<StoredItem>, ApiError> {
+    let mut got = GotOfTable { items: Vec::with_capacity(keys.len()), half_units: 0, left: Vec::new() };
+    for (chunk, keys) in keys.chunks(READS_AT_ONCE).enumerate() {
+        let places = chunk * READS_AT_ONCE..;
         if *bytes >= BATCH_GET_BYTES_MAX {
-            got.left.extend(names);
+            got.left.extend(places.take(keys.len()));
             continue;
         }
         let outcomes = all(keys.iter().map(|key| client.get_encoded(table, key))).await;
-        for (outcome, name) in outcomes.into_iter().zip(names) {
+        for (outcome, place) in outcomes.into_iter().zip(places) {
             let item = match outcome {
                 Ok(item) => item,
                 Err(Error::Overloaded { .. }) => {
-                    got.left.push(name);
+                    got.left.push(place);
                     continue;
                 }
                 Err(error) => return Err(api_error(error)),
             };
             let size = item.as_deref().map_or(0, stored_item_bytes);
             if *bytes + size > BATCH_GET_BYTES_MAX {
-                got.left.push(name);
+                got.left.push(place);
                 continue;
             }
             *bytes += size;

@@ -2,6 +2,8 @@
 
 use super::{ANSWER_BYTES, active_table};
 use crate::answer::{Answer, api_error, malformed};
+use crate::beside::{parsed, sized};
+use bytes::Bytes;
 use evenkeel_client::{Change, Client, Error, RangeRequest, Terms};
 use evenkeel_dynamodb::ApiError;
 use evenkeel_dynamodb::key::{KeyRange, exact_key, item_key, query_range, scan_range};
@@ -11,31 +13,40 @@ use evenkeel_model::catalogue::TableRow;
 use evenkeel_model::encode_item;
 use evenkeel_model::item::stored_item_bytes;
 use evenkeel_model::limits::PAGE_BYTES_MAX;
+use std::sync::Arc;
 
 /// GetItem.
-pub async fn get(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::GetItem::parse(body)?;
+pub async fn get(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::GetItem::parse).await?;
     let table = active_table(client, &request.table).await?;
     let key = exact_key(&table.schema, &request.key)?;
     let stored = client.get_encoded(&table, &key).await.map_err(api_error)?;
-    let mut out = Vec::with_capacity(stored.as_ref().map_or(0, |stored| 2 * stored.len()) + 64);
-    reply::write_get(&mut out, &request, stored.as_deref()).map_err(malformed)?;
-    Ok(Answer::done(out))
+    let stored_bytes = stored.as_ref().map_or(0, |stored| stored.len());
+    let answer = move || {
+        let mut out = Vec::with_capacity(2 * stored_bytes + 64);
+        reply::write_get(&mut out, &request, stored.as_deref()).map_err(malformed)?;
+        Ok(Answer::done(out))
+    };
+    sized(stored_bytes, answer).await
 }
 
 /// PutItem.
-pub async fn put(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::PutItem::parse(body)?;
+pub async fn put(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let read = |body: &[u8]| {
+        let request = request::PutItem::parse(body)?;
+        let item = encode_item(&request.item);
+        Ok((request, item))
+    };
+    let (request, item) = parsed(body, read).await?;
     let table = active_table(client, &request.write.table).await?;
     let key = item_key(&table.schema, &request.item)?;
-    let item = encode_item(&request.item);
     let written = ItemWritten { old: None, new: None, new_bytes: stored_item_bytes(&item), named: None };
     write(client, &table, &request.write, &key, Change::Put(&item), written).await
 }
 
 /// DeleteItem.
-pub async fn delete(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::DeleteItem::parse(body)?;
+pub async fn delete(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::DeleteItem::parse).await?;
     let table = active_table(client, &request.write.table).await?;
     let key = exact_key(&table.schema, &request.key)?;
     let written = ItemWritten { old: None, new: None, new_bytes: 0, named: None };
@@ -43,8 +54,8 @@ pub async fn delete(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
 }
 
 /// UpdateItem.
-pub async fn update(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::UpdateItem::parse(body)?;
+pub async fn update(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::UpdateItem::parse).await?;
     let table = active_table(client, &request.write.table).await?;
     let key = exact_key(&table.schema, &request.key)?;
     request.check_key(&table.schema)?;
@@ -90,26 +101,26 @@ async fn write(
 }
 
 /// Query.
-pub async fn query(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::Query::parse(body)?;
+pub async fn query(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::Query::parse).await?;
     let table = active_table(client, &request.page.table).await?;
     let range = query_range(&table.schema, &request)?;
     request.check_filter(&table.schema)?;
-    page(client, &table, &request.page, range).await
+    page(client, table, request.page, range).await
 }
 
 /// Scan.
-pub async fn scan(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::Scan::parse(body)?;
+pub async fn scan(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::Scan::parse).await?;
     let table = active_table(client, &request.page.table).await?;
     let range = scan_range(&table.schema, &request)?;
-    page(client, &table, &request.page, range).await
+    page(client, table, request.page, range).await
 }
 
 async fn page(
     client: &Client,
-    table: &TableRow,
-    asked: &ReadPage,
+    table: Arc<TableRow>,
+    asked: ReadPage,
     range: KeyRange,
 ) -> Result<Answer, ApiError> {
     let request = RangeRequest {
@@ -120,17 +131,21 @@ async fn page(
         bytes_max: PAGE_BYTES_MAX as u32,
         filter: asked.filter.as_ref().map(evenkeel_dynamodb::Condition::encode),
     };
-    let found = client.range_encoded(table, &request).await.map_err(api_error)?;
+    let found = client.range_encoded(&table, &request).await.map_err(api_error)?;
+    let found_bytes = usize::try_from(found.scanned_bytes()).unwrap_or(usize::MAX);
     // A page that its limit ended names a last key even where nothing follows, as DynamoDB's do.
     let limited = asked.limit.is_some_and(|limit| found.scanned() >= limit.into());
-    let reply = PageReply {
-        request: asked,
-        schema: &table.schema,
-        scanned: found.scanned(),
-        scanned_bytes: found.scanned_bytes(),
-        last: found.last_key().filter(|_| found.more || limited),
+    let answer = move || {
+        let reply = PageReply {
+            request: &asked,
+            schema: &table.schema,
+            scanned: found.scanned(),
+            scanned_bytes: found.scanned_bytes(),
+            last: found.last_key().filter(|_| found.more || limited),
+        };
+        let mut out = Vec::with_capacity(ANSWER_BYTES);
+        reply::write_page(&mut out, &reply, found.rows().map(|(_, item)| item)).map_err(malformed)?;
+        Ok(Answer::done(out))
     };
-    let mut out = Vec::with_capacity(ANSWER_BYTES);
-    reply::write_page(&mut out, &reply, found.rows().map(|(_, item)| item)).map_err(malformed)?;
-    Ok(Answer::done(out))
+    sized(found_bytes, answer).await
 }

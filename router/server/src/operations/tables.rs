@@ -2,6 +2,8 @@
 
 use super::ANSWER_BYTES;
 use crate::answer::{Answer, api_error};
+use crate::beside::parsed;
+use bytes::Bytes;
 use evenkeel_client::{Client, CreateTable, Error, TableChange};
 use evenkeel_dynamodb::reply;
 use evenkeel_dynamodb::request;
@@ -9,8 +11,8 @@ use evenkeel_dynamodb::{ApiError, ErrorKind};
 use evenkeel_model::catalogue::{TableRow, TableStatus};
 
 /// CreateTable.
-pub async fn create(client: &Client, region: &str, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::CreateTable::parse(body)?;
+pub async fn create(client: &Client, region: &str, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::CreateTable::parse).await?;
     let name = request.table.clone();
     let table = CreateTable {
         name: request.table,
@@ -27,8 +29,8 @@ pub async fn create(client: &Client, region: &str, body: &[u8]) -> Result<Answer
 }
 
 /// DeleteTable.
-pub async fn delete(client: &Client, region: &str, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::DeleteTable::parse(body)?;
+pub async fn delete(client: &Client, region: &str, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::DeleteTable::parse).await?;
     let name = &request.table;
     let row = client.delete_table(name).await.map_err(|error| match error {
         Error::Protected { .. } => ApiError::validation(
@@ -40,8 +42,8 @@ pub async fn delete(client: &Client, region: &str, body: &[u8]) -> Result<Answer
 }
 
 /// UpdateTable.
-pub async fn update(client: &Client, region: &str, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::UpdateTable::parse(body)?;
+pub async fn update(client: &Client, region: &str, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::UpdateTable::parse).await?;
     let name = &request.table;
     let before = named_row(client, name).await?;
     let change = TableChange {
@@ -74,16 +76,16 @@ async fn named_row(client: &Client, name: &str) -> Result<TableRow, ApiError> {
 }
 
 /// TagResource.
-pub async fn tag(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::TagResource::parse(body)?;
+pub async fn tag(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::TagResource::parse).await?;
     let change = TableChange { tags_set: request.tags, ..TableChange::default() };
     let missing = format!("Requested resource not found: ResourcArn: {} not found", request.arn);
     change_tags(client, &request.table, change, missing).await
 }
 
 /// UntagResource.
-pub async fn untag(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::UntagResource::parse(body)?;
+pub async fn untag(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::UntagResource::parse).await?;
     let change = TableChange { tags_removed: request.keys, ..TableChange::default() };
     change_tags(client, &request.table, change, "Requested resource not found".to_owned()).await
 }
@@ -103,8 +105,8 @@ async fn change_tags(
 }
 
 /// ListTagsOfResource.
-pub async fn list_tags(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::ListTagsOfResource::parse(body)?;
+pub async fn list_tags(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::ListTagsOfResource::parse).await?;
     let row = client.describe_table(&request.table).await.map_err(|error| match error {
         // The service does not tell strangers which tables there are.
         Error::TableNotFound { .. } => ApiError::new(
@@ -136,8 +138,8 @@ pub fn describe_endpoints(host: &str) -> Answer {
 }
 
 /// DescribeTimeToLive.
-pub async fn describe_time_to_live(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::DescribeOfTable::parse(body)?;
+pub async fn describe_time_to_live(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::DescribeOfTable::parse).await?;
     named_row(client, &request.table).await?;
     let mut out = Vec::with_capacity(ANSWER_BYTES);
     reply::write_time_to_live(&mut out);
@@ -145,8 +147,8 @@ pub async fn describe_time_to_live(client: &Client, body: &[u8]) -> Result<Answe
 }
 
 /// DescribeContinuousBackups.
-pub async fn describe_continuous_backups(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::DescribeOfTable::parse(body)?;
+pub async fn describe_continuous_backups(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::DescribeOfTable::parse).await?;
     let missing = || ApiError::new(ErrorKind::TableNotFound, format!("Table not found: {}", request.table));
     client.describe_table(&request.table).await.map_err(|error| match error {
         Error::TableNotFound { .. } => missing(),
@@ -158,8 +160,8 @@ pub async fn describe_continuous_backups(client: &Client, body: &[u8]) -> Result
 }
 
 /// DescribeTable.
-pub async fn describe(client: &Client, region: &str, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::DescribeTable::parse(body)?;
+pub async fn describe(client: &Client, region: &str, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::DescribeTable::parse).await?;
     let row = named_row(client, &request.table).await?;
     let counts = match row.status {
         TableStatus::Active => client.table_counts(&row).await.map_err(api_error)?,
@@ -169,8 +171,8 @@ pub async fn describe(client: &Client, region: &str, body: &[u8]) -> Result<Answ
 }
 
 /// ListTables.
-pub async fn list(client: &Client, body: &[u8]) -> Result<Answer, ApiError> {
-    let request = request::ListTables::parse(body)?;
+pub async fn list(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
+    let request = parsed(body, request::ListTables::parse).await?;
     let (names, more) =
         client.list_tables(request.after.as_deref(), request.limit).await.map_err(api_error)?;
     let mut out = Vec::with_capacity(ANSWER_BYTES);

@@ -52,7 +52,7 @@ async fn create(client: &Client, name: &str) -> Tested {
 }
 
 async fn items_of_every_type_come_back(client: &Client) -> Tested {
-    create(client, "types").await?;
+    create(client, "rust-types").await?;
     let item = HashMap::from([
         ("pk".to_owned(), text("a")),
         ("sk".to_owned(), number(1)),
@@ -64,10 +64,10 @@ async fn items_of_every_type_come_back(client: &Client) -> Tested {
         ("list".to_owned(), AttributeValue::L(vec![text("é"), number(2)])),
         ("map".to_owned(), AttributeValue::M(HashMap::from([("k".to_owned(), text("v"))]))),
     ]);
-    client.put_item().table_name("types").set_item(Some(item.clone())).send().await?;
+    client.put_item().table_name("rust-types").set_item(Some(item.clone())).send().await?;
     let found = client
         .get_item()
-        .table_name("types")
+        .table_name("rust-types")
         .key("pk", text("a"))
         .key("sk", number(1))
         .consistent_read(true)
@@ -79,12 +79,12 @@ async fn items_of_every_type_come_back(client: &Client) -> Tested {
 }
 
 async fn updates_and_conditions_hold(client: &Client) -> Tested {
-    create(client, "counters").await?;
+    create(client, "rust-counters").await?;
     let mut last = None;
     for _ in 0..3 {
         last = client
             .update_item()
-            .table_name("counters")
+            .table_name("rust-counters")
             .key("pk", text("c"))
             .key("sk", number(0))
             .update_expression("ADD #n :one SET seen = if_not_exists(seen, :now)")
@@ -99,7 +99,7 @@ async fn updates_and_conditions_hold(client: &Client) -> Tested {
     wanted(last.is_some_and(|item| item["n"] == number(3)), "three additions do not make three")?;
     let refused = client
         .put_item()
-        .table_name("counters")
+        .table_name("rust-counters")
         .item("pk", text("c"))
         .item("sk", number(0))
         .condition_expression("attribute_not_exists(pk)")
@@ -112,19 +112,19 @@ async fn updates_and_conditions_hold(client: &Client) -> Tested {
 }
 
 async fn pages_of_a_query_make_the_whole(client: &Client) -> Tested {
-    create(client, "pages").await?;
+    create(client, "rust-pages").await?;
     for chunk in (0..100).collect::<Vec<_>>().chunks(25) {
         let requests = chunk.iter().map(|at| {
             let put = PutRequest::builder().item("pk", text("p")).item("sk", number(at)).build()?;
             Ok(WriteRequest::builder().put_request(put).build())
         });
         let requests = requests.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
-        let written = client.batch_write_item().request_items("pages", requests).send().await?;
+        let written = client.batch_write_item().request_items("rust-pages", requests).send().await?;
         wanted(written.unprocessed_items.unwrap_or_default().is_empty(), "a batch was left undone")?;
     }
     let mut pages = client
         .query()
-        .table_name("pages")
+        .table_name("rust-pages")
         .key_condition_expression("pk = :p AND sk >= :from")
         .expression_attribute_values(":p", text("p"))
         .expression_attribute_values(":from", number(10))
