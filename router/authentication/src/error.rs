@@ -4,7 +4,7 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationError {
     /// There is no signature.
-    #[error("Request must contain either a valid (registered) AWS access key ID or X.509 certificate.")]
+    #[error("Request is missing Authentication Token")]
     Missing,
     /// A part of the signature is missing or cannot be read.
     #[error("{0}")]

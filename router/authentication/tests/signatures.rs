@@ -37,7 +37,7 @@ fn request(uri: &str, headers: &[(&str, &str)]) -> Parts {
     for (name, value) in common.iter().chain(headers) {
         request = request.header(*name, *value);
     }
-    request.body(()).unwrap().into_parts().0
+    request.body(()).expect("a well-formed request").into_parts().0
 }
 
 fn with_header(authorization: &str) -> Parts {
@@ -131,8 +131,12 @@ fn what_is_missing_or_malformed_is_told_in_the_words_of_aws() {
     let header = |text: &str| with_header(text);
     let without = |from: &str| PRESIGNED.replace(from, "X-Amz-Nothing");
     let cases = [
-        (request("/", &[]), "MissingAuthenticationTokenException", "Request must contain either a valid"),
-        (header("Bearer x"), "MissingAuthenticationTokenException", "Request must contain either a valid"),
+        (request("/", &[]), "MissingAuthenticationTokenException", "Request is missing Authentication Token"),
+        (
+            header("Bearer x"),
+            "MissingAuthenticationTokenException",
+            "Request is missing Authentication Token",
+        ),
         (
             request(PRESIGNED, &[("authorization", PLAIN)]),
             "InvalidSignatureException",

@@ -9,7 +9,10 @@ use hyper::{Response, StatusCode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const CRC32: HeaderName = HeaderName::from_static("x-amz-crc32");
-const AMZ_JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
+/// What bodies are in: requests may say either, and answers say the same.
+pub const AMZ_JSON: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
+/// The other one.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer before it has headers.
 pub struct Answer {
@@ -26,17 +29,23 @@ impl Answer {
     }
 
     /// The response, with every header that clients check.
-    pub fn into_response(self, request_id: &[u8]) -> Response<Full<Bytes>> {
-        let checksum = crc32fast::hash(&self.body);
-        let mut response = Response::new(Full::new(Bytes::from(self.body)));
-        *response.status_mut() =
-            StatusCode::from_u16(self.status).expect("statuses are constants of this program");
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, AMZ_JSON);
-        headers.insert(REQUEST_ID, HeaderValue::from_bytes(request_id).expect("letters and digits"));
-        headers.insert(CRC32, HeaderValue::from(checksum));
+    pub fn into_response(self, content_type: HeaderValue, request_id: &[u8]) -> Response<Full<Bytes>> {
+        let status = StatusCode::from_u16(self.status).expect("statuses are constants of this program");
+        let mut response = checked(status, Bytes::from(self.body), request_id);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
         response
     }
+}
+
+/// A response with its checksum and its id.
+pub fn checked(status: StatusCode, body: Bytes, request_id: &[u8]) -> Response<Full<Bytes>> {
+    let checksum = crc32fast::hash(&body);
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, HeaderValue::from_bytes(request_id).expect("letters and digits"));
+    headers.insert(CRC32, HeaderValue::from(checksum));
+    response
 }
 
 impl From<ApiError> for Answer {

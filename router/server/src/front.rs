@@ -1,7 +1,7 @@
 //! One HTTP request: which operation it is for, its body within limits, its answer with headers.
 
 use crate::access::Access;
-use crate::answer::Answer;
+use crate::answer::{AMZ_JSON, Answer, JSON, checked};
 use crate::beside::sized;
 use crate::counts::Counts;
 use crate::identity::RequestIds;
@@ -15,8 +15,8 @@ use hyper::body::{Body, Incoming};
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue,
-    ORIGIN,
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap,
+    HeaderValue, ORIGIN,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -57,10 +57,11 @@ impl Front {
     async fn answer(&self, request: Request<Incoming>, began: Instant, id: &[u8]) -> Response<Full<Bytes>> {
         match *request.method() {
             Method::POST => {}
-            Method::GET => return health(request.headers()),
+            Method::GET => return health(request.headers(), id),
             Method::OPTIONS => return preflight(request.headers()),
-            _ => return Answer::from(unknown_operation()).into_response(id),
+            _ => return not_of_the_api(id),
         }
+        let Some(content_type) = content_type(request.headers()) else { return not_of_the_api(id) };
         let operation = target(request.headers()).and_then(Operation::from_target);
         let (parts, body) = request.into_parts();
         let body = match read_body(&parts.headers, body).await {
@@ -77,7 +78,7 @@ impl Front {
         let answer = result.unwrap_or_else(Answer::from);
         let bytes = (body.len(), answer.body.len());
         self.counts.answered(operation, answer.status, began.elapsed(), bytes);
-        answer.into_response(id)
+        answer.into_response(content_type, id)
     }
 }
 
@@ -92,6 +93,18 @@ impl Front {
 
 fn unknown_operation() -> ApiError {
     ApiError::new(ErrorKind::UnknownOperation, "")
+}
+
+/// The type of a body that can be read, as answers will name it.
+fn content_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    let named = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let media_type = named.split(';').next().unwrap_or_default().trim();
+    [AMZ_JSON, JSON].into_iter().find(|known| known.as_bytes().eq_ignore_ascii_case(media_type.as_bytes()))
+}
+
+/// The answer to what is no request of the API by its method or by the type of its body.
+fn not_of_the_api(id: &[u8]) -> Response<Full<Bytes>> {
+    checked(StatusCode::NOT_FOUND, Bytes::from_static(b"<UnknownOperationException/>\n"), id)
 }
 
 fn target(headers: &HeaderMap) -> Option<&str> {
@@ -137,10 +150,10 @@ fn host(headers: &HeaderMap) -> &str {
     headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or("evenkeel")
 }
 
-fn health(headers: &HeaderMap) -> Response<Full<Bytes>> {
-    let host = host(headers);
-    let mut response = Response::new(Full::new(Bytes::from(format!("healthy: {host} "))));
-    response.headers_mut().insert("content-type", HeaderValue::from_static("text/plain"));
+fn health(headers: &HeaderMap, id: &[u8]) -> Response<Full<Bytes>> {
+    let text = format!("healthy: {} ", host(headers));
+    let mut response = checked(StatusCode::OK, Bytes::from(text), id);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     response
 }
 

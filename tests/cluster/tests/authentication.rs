@@ -40,6 +40,7 @@ async fn list_tables(http: &mut Http, key: &AccessKey, token: Option<&str>, at_s
     let body = Bytes::from_static(b"{}");
     let (mut parts, ()) = Request::post("/")
         .header("host", "localhost")
+        .header("content-type", "application/x-amz-json-1.0")
         .header("x-amz-target", "DynamoDB_20120810.ListTables")
         .body(())
         .expect("a well-formed request")

@@ -144,7 +144,8 @@ async fn announce_access(cluster: &LocalCluster, mode: AuthenticationMode) -> Re
     if mode == AuthenticationMode::Enforce {
         return Ok(());
     }
-    println!("  curl -s {endpoint} -H 'X-Amz-Target: DynamoDB_20120810.ListTables' -d '{{}}'");
+    println!("  curl -s {endpoint} -H 'X-Amz-Target: DynamoDB_20120810.ListTables' \\");
+    println!("    -H 'Content-Type: application/x-amz-json-1.0' -d '{{}}'");
     println!();
     Ok(())
 }
