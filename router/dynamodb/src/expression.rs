@@ -8,6 +8,8 @@ mod key_condition;
 mod lexer;
 mod parser;
 mod placeholders;
+#[cfg(test)]
+mod printed;
 mod projection;
 mod reserved;
 #[cfg(test)]

@@ -434,6 +434,56 @@ async fn many_writers_of_one_counter_lose_no_increment() {
 }
 
 #[tokio::test]
+async fn what_is_no_request_of_the_api_is_told_so() {
+    let directory = data_directory();
+    let dev = Dev::start(directory.path());
+    let http = &mut dev.http().await;
+    let unknown = r#"{"__type":"com.amazon.coral.service#UnknownOperationException"}"#;
+    let malformed = r#"{"__type":"com.amazon.coral.service#SerializationException"}"#;
+    let tables = r#"{"TableNames":[]}"#;
+    let not_of_the_api = "<UnknownOperationException/>\n";
+    let json = "application/x-amz-json-1.0";
+    let cases = [
+        ("POST", json, "DynamoDB_20120810.ListTables", "{}", 200, tables, json),
+        (
+            "POST",
+            "Application/X-Amz-Json-1.0; charset=utf-8",
+            "DynamoDB_20120810.ListTables",
+            "{}",
+            200,
+            tables,
+            json,
+        ),
+        ("POST", "application/json", "DynamoDB_20120810.ListTables", "{}", 200, tables, "application/json"),
+        ("POST", json, "DynamoDB_20120810.ListTables", "", 400, malformed, json),
+        ("POST", json, "DynamoDB_20120810.ListTables", "{", 400, malformed, json),
+        ("POST", json, "DynamoDB_20120810.Sail", "{}", 400, unknown, json),
+        ("POST", json, "ListTables", "{}", 400, unknown, json),
+        ("POST", json, "", "{}", 400, unknown, json),
+        ("POST", "", "DynamoDB_20120810.ListTables", "{}", 404, not_of_the_api, ""),
+        ("POST", "text/plain", "DynamoDB_20120810.ListTables", "{}", 404, not_of_the_api, ""),
+        ("POST", "application/x-amz-json-1.1", "DynamoDB_20120810.ListTables", "{}", 404, not_of_the_api, ""),
+        ("PUT", json, "DynamoDB_20120810.ListTables", "{}", 404, not_of_the_api, ""),
+        ("DELETE", "", "", "", 404, not_of_the_api, ""),
+    ];
+    for (method, content_type, target, body, status, expected, answered_as) in cases {
+        let mut request = Request::builder().method(method).uri("/").header("host", dev.address());
+        for (name, value) in [("content-type", content_type), ("x-amz-target", target)] {
+            if !value.is_empty() {
+                request = request.header(name, value);
+            }
+        }
+        let request = request.body(Full::from(body)).expect("valid");
+        let answer = http.request(request).await.expect("an answer");
+        let case = format!("{method} {content_type} {target} {body}");
+        assert_eq!((answer.status.as_u16(), answer.text().as_str()), (status, expected), "{case}");
+        assert_eq!(answer.header("content-type"), answered_as, "{case}");
+        assert_eq!(answer.header("x-amz-crc32"), crc32fast::hash(expected.as_bytes()).to_string(), "{case}");
+        assert_eq!(answer.header("x-amzn-requestid").len(), 52, "{case}");
+    }
+}
+
+#[tokio::test]
 async fn pages_of_other_origins_may_ask_and_read() {
     let directory = data_directory();
     let dev = Dev::start(directory.path());
@@ -450,7 +500,9 @@ async fn pages_of_other_origins_may_ask_and_read() {
     assert_eq!(answer.header("access-control-allow-origin"), "*");
     assert_eq!(answer.header("access-control-allow-headers"), "x-amz-target, content-type");
     assert_eq!(answer.header("access-control-max-age"), "172800");
-    let list = request("POST").header("x-amz-target", "DynamoDB_20120810.ListTables");
+    let list = request("POST")
+        .header("content-type", "application/x-amz-json-1.0")
+        .header("x-amz-target", "DynamoDB_20120810.ListTables");
     let answer = http.request(list.body(Full::from("{}")).expect("valid")).await.expect("an answer");
     assert_eq!((answer.status, answer.header("access-control-allow-origin")), (StatusCode::OK, "*"));
     let plain = http.try_call("ListTables", &json!({})).await.expect("an answer");
