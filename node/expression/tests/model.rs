@@ -41,7 +41,11 @@ enum Source {
 fn number(value: i64) -> AttributeValue {
     let magnitude = Number::from(value.unsigned_abs());
     let zero = Number::from(0u64);
-    AttributeValue::N(if value < 0 { zero.checked_sub(&magnitude).unwrap() } else { magnitude })
+    AttributeValue::N(if value < 0 {
+        zero.checked_sub(&magnitude).expect("small integers")
+    } else {
+        magnitude
+    })
 }
 
 fn strings(set: &BTreeSet<String>) -> AttributeValue {

@@ -11,7 +11,9 @@ use super::rules::{Crate, Rules};
 /// One broken rule, worded so that the reader knows which line to change.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    #[error("{directory} holds a manifest but is no member: list it in Cargo.toml in layer order")]
+    #[error(
+        "{directory} holds a manifest but is no member: list it in Cargo.toml, in layer order, or under exclude"
+    )]
     Unlisted { directory: String },
     #[error(
         "{directory} is in no layer: a crate is one directory, one level deep, with a line in the \

@@ -15,7 +15,7 @@ use crate::workspace::Workspace;
 pub struct Graph {
     /// In the order of the root manifest.
     pub members: Vec<Member>,
-    /// Directories that hold a manifest under a layer folder but are no member.
+    /// Directories that hold a manifest under a layer folder but are neither member nor excluded.
     pub unlisted: Vec<String>,
     pub packages: BTreeMap<String, Package>,
 }
@@ -105,6 +105,14 @@ fn member_list(workspace: &Workspace) -> Result<Vec<String>, Failure> {
     members.ok_or(Failure::Format { path, message })
 }
 
+/// Directories that the root manifest says are no members.
+fn excluded(workspace: &Workspace) -> Result<Vec<String>, Failure> {
+    let manifest = workspace.manifest()?;
+    let excluded = manifest.get("workspace").and_then(|table| table.get("exclude")?.as_array());
+    let directories = excluded.into_iter().flatten().filter_map(|directory| directory.as_str());
+    Ok(directories.map(str::to_owned).collect())
+}
+
 fn packages(metadata: &Metadata) -> Result<BTreeMap<String, Package>, Failure> {
     let resolve = metadata.resolve.as_ref();
     let nodes = &resolve.ok_or_else(|| Failure::not_run("layers", "cargo resolved nothing"))?.nodes;
@@ -161,6 +169,7 @@ fn names_crate(masked: &str, package: &str) -> bool {
 }
 
 fn unlisted(workspace: &Workspace, listed: &[String]) -> Result<Vec<String>, Failure> {
+    let excluded = excluded(workspace)?;
     let mut found = Vec::new();
     for folder in rules::RULES.folders {
         let path = workspace.root.join(folder);
@@ -173,7 +182,8 @@ fn unlisted(workspace: &Workspace, listed: &[String]) -> Result<Vec<String>, Fai
             candidates.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
         }
         candidates.retain(|candidate| {
-            workspace.root.join(candidate).join("Cargo.toml").is_file() && !listed.contains(candidate)
+            let known = listed.contains(candidate) || excluded.contains(candidate);
+            !known && workspace.root.join(candidate).join("Cargo.toml").is_file()
         });
         found.append(&mut candidates);
     }
