@@ -53,7 +53,8 @@ impl<'de> DeserializeSeed<'de> for ValueSeed {
     type Value = AttributeValue;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<AttributeValue, D::Error> {
-        deserializer.deserialize_map(self)
+        // Not only maps: of what is none the service has something to say.
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -62,6 +63,10 @@ impl<'de> Visitor<'de> for ValueSeed {
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an attribute value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<AttributeValue, E> {
+        Err(invalid(EMPTY))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AttributeValue, A::Error> {
@@ -138,6 +143,9 @@ impl<'de> Visitor<'de> for EntriesVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Attribute>, A::Error> {
         let mut entries = Vec::new();
         while let Some(name) = map.next_key::<String>()? {
+            if name.is_empty() {
+                return Err(invalid("Empty attribute name"));
+            }
             let value = map.next_value_seed(ValueSeed { levels: self.levels })?;
             entries.push(Attribute { name, value });
         }
@@ -194,7 +202,7 @@ fn string_set<E: Error>(texts: Vec<String>) -> Result<AttributeValue, E> {
     if texts.is_empty() {
         return Err(invalid_values("An string set  may not be empty"));
     }
-    let printed = format!("[{}]", texts.join(", "));
+    let printed = format!("Input collection [{}] contains", texts.join(", "));
     sorted_set(texts, &printed).map(AttributeValue::Ss)
 }
 
@@ -203,8 +211,7 @@ fn number_set<E: Error>(texts: &[String]) -> Result<AttributeValue, E> {
         return Err(invalid_values("An number set  may not be empty"));
     }
     let numbers = texts.iter().map(|text| number(text)).collect::<Result<Vec<Number>, E>>()?;
-    let printed: Vec<String> = numbers.iter().map(Number::to_string).collect();
-    sorted_set(numbers, &format!("[{}]", printed.join(", "))).map(AttributeValue::Ns)
+    sorted_set(numbers, "Input collection contains").map(AttributeValue::Ns)
 }
 
 fn binary_set<E: Error>(texts: &[String]) -> Result<AttributeValue, E> {
@@ -212,13 +219,14 @@ fn binary_set<E: Error>(texts: &[String]) -> Result<AttributeValue, E> {
         return Err(invalid_values("Binary sets should not be empty"));
     }
     let blobs = texts.iter().map(|text| binary(text)).collect::<Result<Vec<Vec<u8>>, E>>()?;
-    sorted_set(blobs, &format!("[{}]", texts.join(", "))).map(AttributeValue::Bs)
+    let printed = format!("Input collection [{}]of type BS contains", texts.join(", "));
+    sorted_set(blobs, &printed).map(AttributeValue::Bs)
 }
 
 fn sorted_set<T: Ord, E: Error>(mut members: Vec<T>, printed: &str) -> Result<Vec<T>, E> {
     members.sort_unstable();
     if members.windows(2).any(|pair| pair[0] == pair[1]) {
-        return Err(invalid_values(format_args!("Input collection {printed} contains duplicates.")));
+        return Err(invalid_values(format_args!("{printed} duplicates.")));
     }
     Ok(members)
 }

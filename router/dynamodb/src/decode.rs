@@ -31,6 +31,10 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
 
 /// "invalid type: integer `5`, expected a string" in DynamoDB's words.
 fn conversion(text: &str) -> String {
+    // An array is taken for a structure by its length.
+    if text.starts_with("invalid length") {
+        return "Unrecognized collection type found where not expected".to_owned();
+    }
     let Some((found, expected)) =
         text.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected "))
     else {
@@ -49,9 +53,11 @@ fn conversion(text: &str) -> String {
         _ => "STRING_VALUE",
     };
     let wanted = match expected {
+        "a boolean" if token == "STRING_VALUE" => return "Unexpected token received from parser".to_owned(),
         "a boolean" => "Boolean",
         "i64" | "u64" | "u32" | "i32" => "Integer",
         text if text.starts_with("a string") => "String",
+        "an attribute value" => return "Unexpected value type in payload".to_owned(),
         _ => return "Unexpected field type".to_owned(),
     };
     format!("{token} cannot be converted to {wanted}")

@@ -85,7 +85,15 @@ impl ApiError {
     /// A validation error in the form in which the writes of single items tell theirs, but for values
     /// that are none at all.
     pub fn enveloped(mut self) -> ApiError {
-        let bare = ["Supplied AttributeValue ", "may not be empty", "should not be empty", " detected: "];
+        let bare = [
+            "Supplied AttributeValue ",
+            "may not be empty",
+            "should not be empty",
+            " detected: ",
+            "contains invalid key",
+            "Only DELETE action is allowed",
+            "is not supported for the type",
+        ];
         if self.kind == ErrorKind::Validation && !bare.iter().any(|text| self.message.contains(text)) {
             self.message.insert_str(0, "1 validation error detected: ");
         }

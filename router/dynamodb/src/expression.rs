@@ -16,7 +16,7 @@ mod reserved;
 mod tests;
 mod update;
 
-pub use condition::parse_condition;
+pub use condition::{bounds_out_of_order, parse_condition};
 pub use key_condition::{KeyComparison, KeyCondition, parse_key_condition};
 pub use placeholders::Placeholders;
 pub use projection::{Part, Projection, parse_projection};

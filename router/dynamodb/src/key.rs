@@ -1,7 +1,7 @@
 //! Requests against a table's key schema: encoded keys and ranges, with DynamoDB's checks and texts.
 
 use crate::error::ApiError;
-use crate::expression::{KeyComparison, KeyCondition};
+use crate::expression::{KeyComparison, KeyCondition, bounds_out_of_order};
 use crate::request::{Query, Scan, Segment};
 use evenkeel_model::key::{collection_prefix, encode_key, even_bound, sort_prefix, successor};
 use evenkeel_model::limits::{
@@ -18,6 +18,22 @@ pub struct KeyRange {
     pub upper: Option<Vec<u8>>,
     /// Whether it is read from the end.
     pub reverse: bool,
+}
+
+/// Whether an item has the key attributes that the schema names, each of its type.
+///
+/// # Errors
+/// DynamoDB's text for keys that are not those of the table.
+pub fn check_keys(schema: &KeySchema, item: &Attributes) -> Result<(), ApiError> {
+    let mut attributes = std::iter::once(&schema.partition).chain(&schema.sort);
+    let fits = |attribute: &KeyAttribute| {
+        let value = item.get(&attribute.name);
+        value.is_some_and(|value| KeyValue::from_attribute(value, attribute.key_type).is_some())
+    };
+    match attributes.all(fits) {
+        true => Ok(()),
+        false => Err(ApiError::validation("The provided key element does not match the schema")),
+    }
 }
 
 /// The encoded key of an item to be written, after checks of the item as a whole.
@@ -46,7 +62,7 @@ pub fn item_key(schema: &KeySchema, item: &Attributes) -> Result<Vec<u8>, ApiErr
     let partition = value(&schema.partition, false)?;
     let sort = schema.sort.as_ref().map(|attribute| value(attribute, true)).transpose()?;
     if item.iter().any(|attribute| attribute.name.is_empty()) {
-        return Err(ApiError::invalid_values("Empty attribute name"));
+        return Err(ApiError::validation("1 validation error detected: Empty attribute name"));
     }
     if item.size_bytes() > ITEM_BYTES_MAX {
         return Err(ApiError::validation("Item size has exceeded the maximum allowed size"));
@@ -113,11 +129,14 @@ fn check_key_bytes(name: &str, key: &KeyValue, sort: bool) -> Result<(), ApiErro
 /// Conditions that are not on the key as they must be, values of other types, a start key outside the range.
 pub fn query_range(schema: &KeySchema, query: &Query) -> Result<KeyRange, ApiError> {
     let conditions = &query.conditions;
+    let twice = |at: usize| conditions[..at].iter().any(|before| before.name == conditions[at].name);
+    if (1..conditions.len()).any(twice) {
+        return Err(ApiError::validation(
+            "Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key",
+        ));
+    }
     if conditions.len() > 2 {
         return Err(ApiError::validation("Conditions can be of length 1 or 2 only"));
-    }
-    if conditions.len() == 2 && conditions[0].name == conditions[1].name {
-        return Err(ApiError::validation("KeyConditionExpressions must only contain one condition per key"));
     }
     let missed =
         |name: &str| ApiError::validation(format!("Query condition missed key schema element: {name}"));
@@ -225,13 +244,12 @@ fn sort_range(
         KeyComparison::Greater(value) => (after(at(value)?), end),
         KeyComparison::GreaterOrEqual(value) => (at(value)?, end),
         KeyComparison::Between(low, high) => {
-            let (low, high) = (at(low)?, at(high)?);
-            if low > high {
-                return Err(ApiError::validation(
-                    "Invalid KeyConditionExpression: The BETWEEN operator requires upper bound to be greater than or equal to lower bound",
-                ));
+            let (least, greatest) = (at(low)?, at(high)?);
+            if least > greatest {
+                let fault = bounds_out_of_order(low, high);
+                return Err(ApiError::validation(format!("Invalid KeyConditionExpression: {fault}")));
             }
-            (low, after(high))
+            (least, after(greatest))
         }
         KeyComparison::BeginsWith(value) => {
             let start = key_value(sort, value, true)?;
@@ -345,7 +363,7 @@ mod tests {
             (
                 "pk = :p AND pk = :p",
                 r#"{":p":{"S":"a"}}"#,
-                "KeyConditionExpressions must only contain one condition per key",
+                "Invalid KeyConditionExpression: KeyConditionExpressions must only contain one condition per key",
             ),
             (
                 "pk = :p AND sk BETWEEN :s AND :t",

@@ -107,7 +107,7 @@ fn one(out: &mut Condition, name: &str, json: ConditionJson) -> Result<(), ApiEr
         }
         match (json.exists, json.value) {
             (Some(false), None) => out.test(Test::NotExists(path())),
-            (Some(false), Some(_)) => return invalid("Value cannot be used when Exists is set to false"),
+            (Some(false), Some(_)) => return invalid("Value cannot be used when Exists is false"),
             (_, Some(value)) => {
                 out.test(Test::Compare(Comparator::Equal, Operand::Path(path()), Operand::Value(value.0)));
             }
@@ -238,8 +238,9 @@ pub fn update(updates: BTreeMap<String, UpdateJson>) -> Result<Update, ApiError>
             ("DELETE", Some(value)) if is_set(&value) => Action::Delete(path, value),
             ("ADD" | "DELETE", Some(value)) => {
                 let kind = value.type_name();
+                let action = if action == "DELETE" { "DELETE action with value" } else { "ADD action" };
                 return Err(ApiError::invalid_values(format_args!(
-                    "{action} action is not supported for the type {kind}"
+                    "{action} is not supported for the type {kind}"
                 )));
             }
             ("PUT" | "ADD", None) => {
@@ -268,12 +269,17 @@ fn is_set(value: &AttributeValue) -> bool {
 /// DynamoDB's texts for operators that no key takes.
 pub fn key_conditions(conditions: ConditionsJson) -> Result<Vec<KeyCondition>, ApiError> {
     let one = |(name, json): (String, ConditionJson)| {
-        let operator = json.comparison_operator.unwrap_or_default();
+        let Some(operator) = json.comparison_operator else {
+            return Err(ApiError::validation(format!(
+                "1 validation error detected: Value null at 'keyConditions.{name}.member.comparisonOperator' failed to satisfy constraint: Member must not be null"
+            )));
+        };
         if ["NE", "IN", "NULL", "NOT_NULL", "CONTAINS", "NOT_CONTAINS"].contains(&operator.as_str()) {
             let text = format!("Unsupported KeyConditions ComparisonOperator: {operator}");
             return Err(ApiError::validation(text));
         }
-        let mut values = values(&operator, &name, None, json.attribute_value_list)?.into_iter();
+        let list = json.attribute_value_list.unwrap_or_default();
+        let mut values = values(&operator, &name, None, Some(list))?.into_iter();
         let mut next = || values.next().expect("counted against the operator");
         let comparison = match operator.as_str() {
             "EQ" => KeyComparison::Equal(next()),

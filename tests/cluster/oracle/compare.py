@@ -26,7 +26,7 @@ KNOWN = [
     (r"The BETWEEN operator requires", r""),  # 3
     (r"Syntax error; token|reserved keyword", r"Expected |Unexpected token|Syntax error; token|Attribute name"),  # 4
     (r"Invalid \w+Expression: An expression attribute", r'"message": "(?:An expression attribute|Expected )'),  # 4
-    (r"Unrecognized collection type|cannot be converted to|Start of structure|Unexpected field", r"SerializationException|Unrecognized collection type|missing field|Unexpected"),  # 5
+    (r"Unrecognized collection type|cannot be converted to|Start of structure|Unexpected (?:field|token|value)", r"SerializationException|Unrecognized collection type|missing field|Unexpected"),  # 5
     (r"invalid base64", r"invalid base64"),  # 5
     (r"Value null at 'requestItems'", r"missing field"),  # 5
     (r'"answer": (?!.*"Attributes")', r'"Attributes": \{(?:"(?:pk|sk)": \{[^}]*\}(?:, )?)+\}', r'"ALL_OLD"'),  # 6
@@ -37,6 +37,8 @@ KNOWN = [
     (r"Incorrect number of operands|Syntax error", r"Incorrect number of operands|Syntax error"),  # 10
     (r"unused in expressions|overlap with each other", r"missed key schema element|ResourceNotFound"),  # 10
     (r"operator or function: begins_with, operand type", r"The BETWEEN operator requires"),  # 10
+    (r"ReturnValues can only be", r"The BETWEEN operator requires"),  # 10
+    (r"refers to an attribute that does not exist", r"has an incorrect data type"),  # 10
     (r"at 'returnConsumedCapacity'", r"at 'returnConsumedCapacity'"),  # 7
 ]
 

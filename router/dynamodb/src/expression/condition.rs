@@ -276,26 +276,36 @@ fn check_bounds(parser: &mut Parser<'_>, low: &Operand, high: &Operand) {
             return parser.note_type("BETWEEN", bound);
         }
     }
-    let printed = format!(
-        "lower bound operand: AttributeValue: {{{}}}, upper bound operand: AttributeValue: {{{}}}",
-        print(low),
-        print(high)
-    );
     let in_order = match (low, high) {
         (AttributeValue::S(low), AttributeValue::S(high)) => low <= high,
         (AttributeValue::N(low), AttributeValue::N(high)) => low <= high,
         (AttributeValue::B(low), AttributeValue::B(high)) => low <= high,
         _ => {
             return parser.note(format!(
-                "The BETWEEN operator requires same data type for lower and upper bounds; {printed}"
+                "The BETWEEN operator requires same data type for lower and upper bounds; {}",
+                print_bounds(low, high)
             ));
         }
     };
     if !in_order {
-        parser.note(format!(
-            "The BETWEEN operator requires upper bound to be greater than or equal to lower bound; {printed}"
-        ));
+        parser.note(bounds_out_of_order(low, high));
     }
+}
+
+/// The fault that the bounds of BETWEEN are not in order.
+pub fn bounds_out_of_order(low: &AttributeValue, high: &AttributeValue) -> String {
+    format!(
+        "The BETWEEN operator requires upper bound to be greater than or equal to lower bound; {}",
+        print_bounds(low, high)
+    )
+}
+
+fn print_bounds(low: &AttributeValue, high: &AttributeValue) -> String {
+    format!(
+        "lower bound operand: AttributeValue: {{{}}}, upper bound operand: AttributeValue: {{{}}}",
+        print(low),
+        print(high)
+    )
 }
 
 /// A value as DynamoDB prints it in messages.

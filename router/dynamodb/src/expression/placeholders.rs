@@ -48,6 +48,12 @@ impl Placeholders {
                 return Err(ApiError::validation(text));
             }
         }
+        let empty = names.iter().flatten().find(|(_, name)| name.is_empty());
+        if let Some((key, _)) = empty {
+            return Err(ApiError::validation(format!(
+                "ExpressionAttributeNames contains invalid value: Empty attribute name for key {key}"
+            )));
+        }
         let values = values.unwrap_or_default();
         if values.values().map(AttributeValue::size_bytes).sum::<usize>() > EXPRESSION_VALUES_BYTES_MAX {
             return Err(ApiError::validation("ExpressionAttributeValues exceeds max size"));

@@ -78,9 +78,10 @@ impl BatchWriteItem {
         if items.is_empty() {
             return Err(ApiError::validation("The requestItems parameter is required for BatchWriteItem"));
         }
-        if count == 0 || items.iter().any(|(_, writes)| writes.is_empty()) {
-            let text = "1 validation error detected: Value at 'requestItems' failed to satisfy constraint: Member must have length greater than or equal to 1";
-            return Err(ApiError::validation(text));
+        if items.iter().any(|(_, writes)| !(1..=BATCH_WRITE_ITEMS_MAX).contains(&writes.len())) {
+            return Err(writes_of_a_table(
+                items.iter().map(|(table, writes)| (table.as_str(), writes.len())),
+            ));
         }
         if count > BATCH_WRITE_ITEMS_MAX {
             return Err(ApiError::validation("Too many items requested for the BatchWriteItem call"));
@@ -92,6 +93,17 @@ impl BatchWriteItem {
         }
         Ok(BatchWriteItem { writes, capacity })
     }
+}
+
+/// The fault that a table has no writes, or too many. The service prints them all; how many there are says
+/// as much.
+fn writes_of_a_table<'a>(counts: impl Iterator<Item = (&'a str, usize)>) -> ApiError {
+    let writes = |count| if count == 0 { String::new() } else { format!("{count} writes") };
+    let tables: Vec<String> = counts.map(|(table, count)| format!("{table}=[{}]", writes(count))).collect();
+    ApiError::validation(format!(
+        "1 validation error detected: Value '{{{}}}' at 'requestItems' failed to satisfy constraint: Map value must satisfy constraint: [Member must have length less than or equal to {BATCH_WRITE_ITEMS_MAX}, Member must have length greater than or equal to 1]",
+        tables.join(", ")
+    ))
 }
 
 fn batch_write(entry: BatchEntryJson) -> Result<BatchWrite, ApiError> {

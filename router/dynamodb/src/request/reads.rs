@@ -13,7 +13,6 @@ use evenkeel_expression::Condition;
 use evenkeel_model::limits::SCAN_SEGMENTS_MAX;
 use evenkeel_model::{Attributes, KeySchema};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
@@ -29,7 +28,7 @@ struct ReadJson {
     attributes_to_get: Option<Vec<String>>,
     key_condition_expression: Option<String>,
     filter_expression: Option<String>,
-    index_name: Option<IgnoredAny>,
+    index_name: Option<String>,
     key_conditions: Option<ConditionsJson>,
     query_filter: Option<ConditionsJson>,
     scan_filter: Option<ConditionsJson>,
@@ -65,8 +64,7 @@ impl ReadJson {
                 ("FilterExpression", self.filter_expression.is_some()),
                 ("KeyConditionExpression", self.key_condition_expression.is_some()),
             ],
-        )?;
-        ApiError::refuse(&[("IndexName", self.index_name.is_some())])
+        )
     }
 
     /// The placeholders of the expressions; `absent` is said if there are values and none of those that
@@ -104,6 +102,7 @@ impl ReadJson {
             start: self.exclusive_start_key.clone().map(|key| key.0),
             filter: None,
             projection: None,
+            index: self.index_name.clone(),
         }
     }
 
@@ -203,6 +202,24 @@ pub struct ReadPage {
     pub filter: Option<Condition>,
     /// The parts of the items that are wanted, or all of them.
     pub projection: Option<Projection>,
+    /// The index that is to be read.
+    pub index: Option<String>,
+}
+
+impl ReadPage {
+    /// Refuses an index: tables have none yet.
+    ///
+    /// # Errors
+    /// DynamoDB's text for an index that the table does not have.
+    pub fn check_index(&self) -> Result<(), ApiError> {
+        match &self.index {
+            None => Ok(()),
+            Some(index) => {
+                let text = format!("The table does not have the specified index: {index}");
+                Err(ApiError::validation(text))
+            }
+        }
+    }
 }
 
 /// Reads consecutive items of one partition key.
@@ -214,6 +231,8 @@ pub struct Query {
     pub conditions: Vec<KeyCondition>,
     /// Whether the page is read from the end.
     pub reverse: bool,
+    /// Whether the filter is a QueryFilter.
+    pub legacy_filter: bool,
 }
 
 impl Query {
@@ -233,16 +252,17 @@ impl Query {
             json.placeholders(": FilterExpression is null and KeyConditionExpression is null")?;
         let conditions = match (&json.key_condition_expression, json.key_conditions.take()) {
             (Some(source), _) => parse_key_condition(source, &placeholders)?,
-            (None, Some(conditions)) => legacy::key_conditions(conditions)?,
-            (None, None) => {
+            (None, Some(conditions)) if !conditions.is_empty() => legacy::key_conditions(conditions)?,
+            (None, _) => {
                 let text = "Either the KeyConditions or KeyConditionExpression parameter must be specified in the request.";
                 return Err(ApiError::validation(text));
             }
         };
-        let legacy_filter = json.query_filter.take();
-        json.expressions(&mut page, legacy_filter, &placeholders)?;
+        let filter = json.query_filter.take();
+        let legacy_filter = filter.is_some();
+        json.expressions(&mut page, filter, &placeholders)?;
         placeholders.check_used()?;
-        Ok(Query { page, conditions, reverse: json.scan_index_forward == Some(false) })
+        Ok(Query { page, conditions, reverse: json.scan_index_forward == Some(false), legacy_filter })
     }
 
     /// Whether the filter leaves the key to the key condition.
@@ -256,9 +276,12 @@ impl Query {
         let paths = self.page.filter.iter().flat_map(Condition::paths);
         match paths.map(|path| path.root()).find(|name| key(name)) {
             None => Ok(()),
-            Some(name) => Err(ApiError::validation(format!(
-                "Filter Expression can only contain non-primary key attributes: Primary key attribute: {name}"
-            ))),
+            Some(name) => {
+                let what = if self.legacy_filter { "QueryFilter" } else { "Filter Expression" };
+                Err(ApiError::validation(format!(
+                    "{what} can only contain non-primary key attributes: Primary key attribute: {name}"
+                )))
+            }
         }
     }
 }

@@ -95,7 +95,12 @@ impl CreateTable {
     pub fn parse(body: &[u8]) -> Result<CreateTable, ApiError> {
         let json: CreateJson = decode(body)?;
         let mut constraints = Constraints::default();
-        let table = constraints.name_of_table(json.table_name.clone())?;
+        let table = match json.table_name.clone() {
+            Some(name) if !name.is_empty() => constraints.table_name("tableName", Some(name)),
+            name => constraints.name_of_table(name)?,
+        };
+        let classes = ["STANDARD", "STANDARD_INFREQUENT_ACCESS"];
+        constraints.one_of("tableClass", json.table_class.as_deref(), &classes);
         constraints.one_of("billingMode", json.billing_mode.as_deref(), &BILLING_MODES);
         let elements = elements(&mut constraints, json.key_schema.as_deref());
         let definitions = definitions(&mut constraints, json.attribute_definitions.as_deref());
@@ -152,7 +157,17 @@ fn elements(constraints: &mut Constraints, list: Option<&[ElementJson]>) -> Vec<
     }
     let list = list.unwrap_or_default();
     if list.len() > 2 {
-        constraints.broken("'[...]'", "keySchema", "Member must have length less than or equal to 2");
+        let text = |text: &Option<String>| text.as_deref().unwrap_or("null").to_owned();
+        let each = |e: &ElementJson| {
+            format!(
+                "KeySchemaElement(attributeName={}, keyType={})",
+                text(&e.attribute_name),
+                text(&e.key_type)
+            )
+        };
+        let printed = list.iter().map(each).collect::<Vec<_>>().join(", ");
+        let limit = "Member must have length less than or equal to 2";
+        constraints.broken(&format!("'[{printed}]'"), "keySchema", limit);
     }
     let mut elements = Vec::new();
     for (index, element) in list.iter().enumerate() {
@@ -173,8 +188,8 @@ fn elements(constraints: &mut Constraints, list: Option<&[ElementJson]>) -> Vec<
 pub(super) fn check_units(constraints: &mut Constraints, units: Option<&ThroughputJson>) {
     let Some(units) = units else { return };
     for (member, value) in [
-        ("provisionedThroughput.readCapacityUnits", units.read_capacity_units),
         ("provisionedThroughput.writeCapacityUnits", units.write_capacity_units),
+        ("provisionedThroughput.readCapacityUnits", units.read_capacity_units),
     ] {
         let value = constraints.required(member, value);
         constraints.within(member, value, 1, i64::MAX);
@@ -190,8 +205,18 @@ fn schema(elements: &[(String, String)], definitions: &[(String, String)]) -> Re
         return Err(invalid("Invalid KeySchema: The second KeySchemaElement is not a RANGE key type"));
     }
     let find = |name: &str| definitions.iter().find(|(defined, _)| defined == name);
-    if elements.iter().any(|(name, _)| find(name).is_none()) {
+    if definitions.len() < elements.len() {
         return Err(invalid("Invalid KeySchema: Some index key attribute have no definition"));
+    }
+    if elements.iter().any(|(name, _)| find(name).is_none()) {
+        let names = |list: &[(String, String)]| {
+            list.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        return Err(ApiError::invalid_values(format_args!(
+            "Some index key attributes are not defined in AttributeDefinitions. Keys: [{}], AttributeDefinitions: [{}]",
+            names(elements),
+            names(definitions)
+        )));
     }
     if elements.get(1).is_some_and(|(name, _)| *name == elements[0].0) {
         return Err(invalid(

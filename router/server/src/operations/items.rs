@@ -104,6 +104,7 @@ async fn write(
 pub async fn query(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
     let request = parsed(body, request::Query::parse).await?;
     let table = active_table(client, &request.page.table).await?;
+    request.page.check_index()?;
     let range = query_range(&table.schema, &request)?;
     request.check_filter(&table.schema)?;
     page(client, table, request.page, range).await
@@ -113,6 +114,7 @@ pub async fn query(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
 pub async fn scan(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
     let request = parsed(body, request::Scan::parse).await?;
     let table = active_table(client, &request.page.table).await?;
+    request.page.check_index()?;
     let range = scan_range(&table.schema, &request)?;
     page(client, table, request.page, range).await
 }
