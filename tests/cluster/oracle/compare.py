@@ -38,6 +38,8 @@ KNOWN = [
     (r"unused in expressions|overlap with each other", r"missed key schema element|ResourceNotFound"),  # 10
     (r"operator or function: begins_with, operand type", r"The BETWEEN operator requires"),  # 10
     (r"ReturnValues can only be", r"The BETWEEN operator requires"),  # 10
+    (r"Invalid UpdateExpression", r"Invalid ConditionExpression"),  # 10
+    (r"Invalid \w+Expression: Incorrect operand", r"unused in expressions"),  # 10
     (r"refers to an attribute that does not exist", r"has an incorrect data type"),  # 10
     (r"at 'returnConsumedCapacity'", r"at 'returnConsumedCapacity'"),  # 7
 ]
