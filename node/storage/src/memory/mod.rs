@@ -8,9 +8,16 @@
 
 mod disk;
 mod executor;
+mod faults;
+mod media;
+mod operations;
+#[cfg(test)]
+mod tests;
 
-pub use disk::{Append, MemoryBuffer, MemoryDisk, SECTOR_BYTES};
+pub use disk::{Append, MemoryBuffer, MemoryDisk};
 pub use executor::TestRuntime;
+pub use faults::{CERTAIN_PPM, Damage, DamageKind, FaultCounts, Faults};
+pub use media::SECTOR_BYTES;
 
 /// A small generator of random numbers (SplitMix64): the same seed gives the same numbers for ever.
 #[derive(Clone, Debug)]
