@@ -16,12 +16,15 @@
 //! nothing of what is in a page, but for its checksum.
 
 pub mod anchor;
+pub mod cache;
 pub mod catalogue;
 mod codec;
 pub mod extents;
 mod free;
 pub mod superblock;
+mod wait;
 
+pub use cache::{CacheCounts, Page, PageCache, PageError};
 pub use catalogue::{Catalogue, CataloguedPartition, LogPosition, RootReference};
 pub use codec::DecodeFault;
 pub use extents::{Extents, SpaceUsed};
