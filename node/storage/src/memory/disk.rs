@@ -8,7 +8,7 @@
 //! [`MemoryDisk::faulty`] chooses all this itself, from a seed, and adds [`Faults`].
 
 use super::{
-    faults::{Damage, FaultCounts, FaultState, Faults, Landing, Mood},
+    faults::{Damage, FaultCounts, FaultState, Faults, Landing},
     media::{File, SECTOR_BYTES},
     operations::{State, Work, failure},
 };
@@ -90,7 +90,8 @@ impl MemoryDisk {
         self.state.borrow_mut().automatic = automatic;
     }
 
-    /// Makes appends resolve before they are durable: a device that lies about its flushes.
+    /// Makes appends resolve before they are durable, and syncs do nothing: a device that lies about its
+    /// flushes.
     pub fn set_lying(&self, lying: bool) {
         self.state.borrow_mut().lying = lying;
     }

@@ -69,7 +69,7 @@ pub(super) struct State {
     pub(super) automatic: bool,
     /// Reads, plain writes and syncs take their time as well.
     pub(super) holds_all: bool,
-    /// Appends resolve before they are durable.
+    /// Appends resolve before they are durable, and syncs do nothing.
     pub(super) lying: bool,
     /// No file is made any more.
     pub(super) full: bool,
@@ -228,6 +228,9 @@ impl State {
         self.file("sync", file, 0)?;
         if self.broken {
             return Err(failure("sync", file, 0, io::ErrorKind::Other));
+        }
+        if self.lying {
+            return Ok(Vec::new());
         }
         if !self.faults.happens(self.faults.config.sync_error_ppm) {
             self.file("sync", file, 0)?.flush(flushed);

@@ -97,7 +97,7 @@ fn a_flip_cut_at_any_point_leaves_the_old_or_the_new_superblock_and_a_done_one_t
             assert_eq!(done, steps == 6, "two writes and a sync for each pair");
             let lands = |write: &crate::memory::Append, index: usize, _: usize| {
                 let sector = (write.offset / 512) as usize % 8 + index;
-                let odd = write.offset / BLOCK_BYTES as u64 % 32 != 0;
+                let odd = !(write.offset / BLOCK_BYTES as u64).is_multiple_of(32);
                 pattern >> (sector.min(3) + if odd { 4 } else { 0 }) & 1 == 1
             };
             let cut = disk.cut_power(lands);

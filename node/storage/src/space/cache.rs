@@ -237,7 +237,6 @@ impl<B> State<B> {
 }
 
 /// The pages of one shard that are in memory. A clone is the same cache.
-#[derive(Debug)]
 pub struct PageCache<D: Disk> {
     disk: D,
     state: Rc<RefCell<State<D::Buffer>>>,

@@ -26,6 +26,7 @@ impl<'a> Reader<'a> {
         Reader { bytes, at: 0 }
     }
 
+    #[cfg(test)]
     pub(super) fn position(&self) -> usize {
         self.at
     }

@@ -177,6 +177,12 @@ impl Extents {
         self.durable
     }
 
+    /// One more pin at a sequence that is pinned.
+    pub fn pin_at(&mut self, sequence: u64) {
+        let index = self.pins.binary_search_by_key(&sequence, |(sequence, _)| *sequence);
+        self.pins[index.expect("only what is pinned is pinned again")].1 += 1;
+    }
+
     /// Takes one pin back.
     pub fn unpin(&mut self, sequence: u64) {
         let index = self.pins.binary_search_by_key(&sequence, |(sequence, _)| *sequence);

@@ -15,7 +15,9 @@ fn all_free() -> Extents {
 
 fn set(extents: &[Extent]) -> ExtentSet {
     let mut set = ExtentSet::new();
-    extents.iter().for_each(|&extent| drop(set.insert(extent.into())));
+    for &extent in extents {
+        set.insert(extent.into());
+    }
     set
 }
 

@@ -16,11 +16,15 @@
 //! nothing of what is in a page, but for its checksum.
 
 pub mod anchor;
+mod batch;
 pub mod cache;
 pub mod catalogue;
 mod codec;
 pub mod extents;
+mod flip;
 mod free;
+mod open;
+pub mod pages;
 pub mod superblock;
 mod wait;
 
@@ -29,6 +33,8 @@ pub use catalogue::{Catalogue, CataloguedPartition, LogPosition, RootReference};
 pub use codec::DecodeFault;
 pub use extents::{Extents, SpaceUsed};
 pub use free::ExtentSet;
+pub use open::{OpenedPages, read_catalogue};
+pub use pages::{Batch, Finished, Pages, PagesConfig, Pin, SpaceError, WriteCounts};
 
 use crate::disk::BLOCK_BYTES;
 use std::fmt;
