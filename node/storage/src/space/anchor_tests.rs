@@ -1,6 +1,6 @@
 //! Every moment of a flip at which the power can go, and every copy or pair of copies that can go bad.
 
-use super::{super::superblock::tests::superblock, *};
+use super::{super::superblock::tests, *};
 use crate::{
     memory::{Faults, MemoryDisk, TestRuntime},
     space::HEAD_BLOCKS,
@@ -8,12 +8,19 @@ use crate::{
 
 const HEAD_BYTES: u64 = HEAD_BLOCKS * BLOCK_BYTES as u64;
 
+/// A superblock of several sectors, each of which says the sequence.
+fn superblock(sequence: u64) -> Superblock {
+    let mut superblock = tests::superblock(sequence, 80);
+    superblock.pieces.iter_mut().for_each(|piece| piece.checksum = sequence);
+    superblock
+}
+
 /// A disk whose four copies say `sequence`.
 fn anchored(sequence: u64) -> MemoryDisk {
     let disk = MemoryDisk::faulty(Faults::default());
     let runtime = TestRuntime::new(1);
     runtime.block_on(&disk, disk.create(FileId::Pages, HEAD_BYTES)).unwrap();
-    runtime.block_on(&disk, write(&disk, &superblock(sequence, 2))).unwrap();
+    runtime.block_on(&disk, write(&disk, &superblock(sequence))).unwrap();
     disk
 }
 
@@ -24,7 +31,7 @@ fn read_back(disk: &MemoryDisk) -> Result<Option<Anchored>, OpenError> {
 /// The sequence that counts, and the stale copies.
 fn says(disk: &MemoryDisk) -> (u64, Vec<usize>) {
     let anchored = read_back(disk).unwrap().unwrap();
-    assert_eq!(anchored.superblock, superblock(anchored.superblock.sequence, 2));
+    assert_eq!(anchored.superblock, superblock(anchored.superblock.sequence));
     (anchored.superblock.sequence, anchored.stale)
 }
 
@@ -71,7 +78,7 @@ fn flip_until(steps: usize) -> (MemoryDisk, bool) {
     let disk = anchored(5);
     let mut flip = Box::pin({
         let disk = disk.clone();
-        async move { write(&disk, &superblock(6, 2)).await }
+        async move { write(&disk, &superblock(6)).await }
     });
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let mut done = flip.as_mut().poll(&mut context).is_ready();
@@ -86,21 +93,40 @@ fn flip_until(steps: usize) -> (MemoryDisk, bool) {
     (disk, done)
 }
 
+/// Whether a sector lands: a bit of `pattern` for each of the first four sectors of the first and of the
+/// second copy of a pair, the others going with the fourth.
+fn lands(pattern: u32, offset: u64, index: usize) -> bool {
+    let sector = (offset / 512) as usize % 8 + index;
+    let second = !(offset / BLOCK_BYTES as u64).is_multiple_of(32);
+    pattern >> (sector.min(3) + if second { 4 } else { 0 }) & 1 == 1
+}
+
+#[test]
+fn without_the_flush_between_the_pairs_a_cut_may_leave_no_superblock() {
+    let mut lost = 0;
+    for pattern in 0..256 {
+        let disk = anchored(5);
+        let runtime = TestRuntime::new(1);
+        for block in COPY_BLOCKS {
+            let mut buffer = disk.page_buffer(BLOCK_BYTES);
+            superblock(6).encode(&mut buffer);
+            let write = disk.write(FileId::Pages, block * BLOCK_BYTES as u64, buffer);
+            runtime.block_on(&disk, write).unwrap();
+        }
+        let cut = disk.cut_power(|write, index, _| lands(pattern, write.offset, index));
+        lost += u32::from(matches!(read_back(&cut), Err(OpenError::Corrupt { .. }) | Ok(None)));
+    }
+    assert!(lost > 100, "{lost} of 256 cuts");
+}
+
 #[test]
 fn a_flip_cut_at_any_point_leaves_the_old_or_the_new_superblock_and_a_done_one_the_new() {
     let (mut old, mut new) = (0, 0);
     for steps in 0..=6 {
-        // Each sector of the writes in flight or cached lands or not: all their combinations for the
-        // first four sectors of two copies, the others going with the fourth.
         for pattern in 0..256u32 {
             let (disk, done) = flip_until(steps);
             assert_eq!(done, steps == 6, "two writes and a sync for each pair");
-            let lands = |write: &crate::memory::Append, index: usize, _: usize| {
-                let sector = (write.offset / 512) as usize % 8 + index;
-                let odd = !(write.offset / BLOCK_BYTES as u64).is_multiple_of(32);
-                pattern >> (sector.min(3) + if odd { 4 } else { 0 }) & 1 == 1
-            };
-            let cut = disk.cut_power(lands);
+            let cut = disk.cut_power(|write, index, _| lands(pattern, write.offset, index));
             let (sequence, stale) = says(&cut);
             match sequence {
                 5 => old += 1,
@@ -145,7 +171,7 @@ fn a_file_without_any_superblock_is_new_and_so_is_one_whose_first_was_cut() {
     let runtime = TestRuntime::new(1);
     runtime.block_on(&disk, disk.create(FileId::Pages, HEAD_BYTES)).unwrap();
     assert_eq!(read_back(&disk), Ok(None));
-    let first = Superblock { pieces: Vec::new(), catalogue_bytes: 0, ..superblock(0, 0) };
+    let first = Superblock { pieces: Vec::new(), catalogue_bytes: 0, ..tests::superblock(0, 0) };
     runtime.block_on(&disk, write_copies(&disk, &first, &[0])).unwrap();
     assert_eq!(read_back(&disk), Ok(None));
     runtime.block_on(&disk, write(&disk, &first)).unwrap();
@@ -157,7 +183,7 @@ fn writing_one_pair_only_would_be_noticed_by_these_tests() {
     // The protocol without its second pair: damage to one copy of the first brings the old state back.
     let disk = anchored(5);
     let runtime = TestRuntime::new(1);
-    runtime.block_on(&disk, write_copies(&disk, &superblock(6, 2), &[0, 1])).unwrap();
+    runtime.block_on(&disk, write_copies(&disk, &superblock(6), &[0, 1])).unwrap();
     assert_eq!(says(&disk), (6, vec![2, 3]));
     spoil(&disk, 0);
     assert_eq!(says(&disk), (5, vec![0, 1]));
