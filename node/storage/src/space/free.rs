@@ -142,11 +142,11 @@ fn class(blocks: u64) -> usize {
 
 impl FreeMap {
     pub(super) fn new(set: ExtentSet) -> Self {
-        let mut classes = [const { BTreeSet::new() }; CLASSES];
+        let mut classes = [const { Vec::new() }; CLASSES];
         for run in set.iter() {
-            classes[class(run.end - run.start)].insert(run.start);
+            classes[class(run.end - run.start)].push(run.start);
         }
-        FreeMap { set, classes }
+        FreeMap { set, classes: classes.map(|firsts| firsts.into_iter().collect()) }
     }
 
     pub(super) fn set(&self) -> &ExtentSet {
@@ -202,15 +202,24 @@ fn union<'a>(sets: impl IntoIterator<Item = &'a ExtentSet>) -> Vec<Range<u64>> {
     let mut iterators: Vec<_> = sets.into_iter().map(|set| set.iter().peekable()).collect();
     let mut union: Vec<Range<u64>> = Vec::new();
     loop {
-        let starts = iterators.iter_mut().enumerate();
-        let first = starts.filter_map(|(index, runs)| runs.peek().map(|run| (run.start, index))).min();
-        let Some((_, index)) = first else { return union };
-        let run = iterators[index].next().expect("it was looked at");
-        match union.last_mut() {
-            Some(last) if last.end == run.start => last.end = run.end,
-            last => {
-                assert!(last.is_none_or(|last| last.end < run.start), "the sets are disjoint");
-                union.push(run);
+        // The set that begins first, and where another one takes over: most runs are in one set.
+        let (mut first, mut first_start, mut next_start) = (None, u64::MAX, u64::MAX);
+        for (index, runs) in iterators.iter_mut().enumerate() {
+            let Some(start) = runs.peek().map(|run| run.start) else { continue };
+            if start < first_start {
+                (first, next_start, first_start) = (Some(index), first_start, start);
+            } else {
+                next_start = next_start.min(start);
+            }
+        }
+        let Some(first) = first else { return union };
+        while let Some(run) = iterators[first].next_if(|run| run.start < next_start) {
+            match union.last_mut() {
+                Some(last) if last.end == run.start => last.end = run.end,
+                last => {
+                    assert!(last.is_none_or(|last| last.end < run.start), "the sets are disjoint");
+                    union.push(run);
+                }
             }
         }
     }
@@ -219,8 +228,8 @@ fn union<'a>(sets: impl IntoIterator<Item = &'a ExtentSet>) -> Vec<Range<u64>> {
 /// Reads what [`encode_sets`] wrote; all runs must lie in `within`.
 pub(super) fn decode_set(reader: &mut Reader<'_>, within: Range<u64>) -> Result<ExtentSet, DecodeFault> {
     let count = reader.variable("number of free runs")?;
-    let mut set = ExtentSet::new();
-    let mut end = 0u64;
+    let mut runs = Vec::new();
+    let (mut blocks_of_all, mut end) = (0, 0u64);
     for index in 0..count {
         let gap = reader.variable("distance of a free run")?;
         let blocks = reader.variable("length of a free run")?;
@@ -228,7 +237,9 @@ pub(super) fn decode_set(reader: &mut Reader<'_>, within: Range<u64>) -> Result<
         let first = first.ok_or_else(|| reader.fault("distance of a free run", gap))?;
         let run_end = first.checked_add(blocks).filter(|end| blocks > 0 && *end <= within.end);
         end = run_end.ok_or_else(|| reader.fault("length of a free run", blocks))?;
-        set.insert(first..end);
+        runs.push((first, blocks));
+        blocks_of_all += blocks;
     }
-    Ok(set)
+    // They rise and do not touch: a sorted list makes the map without a search for each.
+    Ok(ExtentSet { runs: runs.into_iter().collect(), blocks: blocks_of_all })
 }
