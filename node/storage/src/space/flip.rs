@@ -109,7 +109,7 @@ impl<D: Disk, R: Runtime> Drop for Room<D, R> {
 }
 
 impl<D: Disk, R: Runtime> Inner<D, R> {
-    async fn end_of_flip(&self) {
+    pub(super) async fn end_of_flip(&self) {
         let flipping = self.space.borrow().flipping.clone();
         if let Some(flipping) = flipping {
             // Its own caller is told how it went; what stops everything is checked behind this.

@@ -154,6 +154,17 @@ impl<D: Disk, R: Runtime> Pages<D, R> {
         Pin { inner: Rc::clone(&self.inner), sequence }
     }
 
+    /// Resolves when nothing is under way in the background: a growth or a flip whose caller left. Batches
+    /// and reads are their callers' own.
+    pub async fn close(&self) {
+        self.inner.end_of_flip().await;
+        let growing = self.inner.space.borrow().growing.clone();
+        if let Some(growing) = growing {
+            // That the file did not grow concerns nobody any more.
+            let _ = growing.done().await;
+        }
+    }
+
     /// The last durable flip.
     pub fn durable(&self) -> u64 {
         self.inner.space.borrow().extents.durable()
