@@ -21,6 +21,7 @@ use std::{
     fs::File,
     future::Future,
     io,
+    ops::Range,
     path::{Path, PathBuf},
     rc::Rc,
     time::Duration,
@@ -180,7 +181,7 @@ impl Inner {
         let first = self.files.borrow().is_empty();
         let created = blocking(move || files::create_temporary(&directory, file, bytes)).await?;
         let created = self.ring.file(created);
-        self.fill_with_zeros(&created, bytes, if first { ZERO_SLICES_IN_FLIGHT } else { 1 }).await?;
+        self.fill_with_zeros(&created, 0..bytes, if first { ZERO_SLICES_IN_FLIGHT } else { 1 }).await?;
         self.ring.sync(&created).await?;
         let directory = self.directory.clone();
         blocking(move || files::publish(&directory, file)).await?;
@@ -188,17 +189,31 @@ impl Inner {
         Ok(())
     }
 
+    async fn extend(&self, file: FileId, bytes: Range<u64>) -> io::Result<()> {
+        let open = self.file(file)?;
+        let (directory, end) = (self.directory.clone(), bytes.end);
+        blocking(move || files::reserve(&directory, file, end)).await?;
+        self.fill_with_zeros(&open, bytes, 1).await?;
+        // The length is what the file system needs to read the blocks back: the sync covers it.
+        self.ring.sync(&open).await
+    }
+
     /// Writes every block, so that later writes change data only and no metadata. With one slice in
     /// flight it pauses for as long as it writes: at most half of the device's time.
-    async fn fill_with_zeros(&self, file: &Rc<RingFile>, bytes: u64, in_flight_max: usize) -> io::Result<()> {
+    async fn fill_with_zeros(
+        &self,
+        file: &Rc<RingFile>,
+        bytes: Range<u64>,
+        in_flight_max: usize,
+    ) -> io::Result<()> {
         let mut buffers: Vec<_> = (0..in_flight_max).map(|_| RingBuffer::owned(ZERO_SLICE_BYTES)).collect();
         let mut in_flight = VecDeque::with_capacity(in_flight_max);
-        let mut offset = 0;
+        let mut offset = bytes.start;
         loop {
-            while offset < bytes
+            while offset < bytes.end
                 && let Some(buffer) = buffers.pop()
             {
-                let slice = (bytes - offset).min(ZERO_SLICE_BYTES as u64) as usize;
+                let slice = (bytes.end - offset).min(ZERO_SLICE_BYTES as u64) as usize;
                 in_flight.push_back(self.ring.write(file, offset, buffer, slice, WriteMode::Plain));
                 offset += slice as u64;
             }
@@ -242,6 +257,10 @@ impl Disk for UringDisk {
         self.inner.pool.buffer(bytes)
     }
 
+    fn page_buffer(&self, bytes: usize) -> RingBuffer {
+        RingBuffer::owned(bytes)
+    }
+
     async fn files(&self) -> Result<Vec<(FileId, u64)>, DiskError> {
         let directory = self.inner.directory.clone();
         let listed = blocking(move || files::list(&directory)).await;
@@ -252,6 +271,14 @@ impl Disk for UringDisk {
         check_whole_blocks(bytes, 0);
         let created = self.inner.create(file, bytes).await;
         created.map_err(|error| DiskError::new("create", Some(file), 0, &error))
+    }
+
+    async fn extend(&self, file: FileId, from: u64, to: u64) -> Result<(), DiskError> {
+        check_whole_blocks(from, 0);
+        check_whole_blocks(to, 0);
+        assert!(from <= to, "a file grows");
+        let extended = self.inner.extend(file, from..to).await;
+        extended.map_err(|error| DiskError::new("extend", Some(file), from, &error))
     }
 
     async fn read(&self, file: FileId, offset: u64, buffer: RingBuffer) -> Result<RingBuffer, DiskError> {

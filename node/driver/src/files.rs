@@ -4,9 +4,10 @@
 //! |---|---|
 //! | `LOCK` | locked by the process that has the directory open; holds its process id |
 //! | `wal/segment-00000001.log` | one file of the log, complete and durable |
-//! | `wal/*.tmp` | a file that was being made; removed at start |
+//! | `pages.dat` | superblock and pages |
+//! | `*.tmp`, `wal/*.tmp` | a file that was being made; removed at start |
 //!
-//! Every log file is locked as well, by the very descriptor that is written through. The kernel keeps
+//! Every one of these files is locked as well, by the very descriptor that is written through. The kernel keeps
 //! such a lock until the last write under way is done, even if the process was killed: whoever holds
 //! the lock knows that nothing of an earlier process is still on its way to the file.
 //!
@@ -26,6 +27,7 @@ use std::{
 const EARLIER_WRITES_WAIT: Duration = Duration::from_secs(10);
 
 const TEMPORARY: &str = "tmp";
+const PAGES: &str = "pages.dat";
 
 /// Makes the directory if need be and locks it for this process.
 pub fn open_directory(directory: &Path) -> Result<File, OpenError> {
@@ -69,7 +71,7 @@ pub fn open_directory(directory: &Path) -> Result<File, OpenError> {
 
 /// Removes what an earlier process had begun to make.
 fn remove_temporary(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(wal(directory))? {
+    for entry in fs::read_dir(wal(directory))?.chain(fs::read_dir(directory)?) {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == TEMPORARY) {
             fs::remove_file(&path)?;
@@ -81,9 +83,10 @@ fn remove_temporary(directory: &Path) -> io::Result<()> {
 /// Complete files with their lengths.
 pub fn list(directory: &Path) -> io::Result<Vec<(FileId, u64)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(wal(directory))? {
+    for entry in fs::read_dir(wal(directory))?.chain(fs::read_dir(directory)?) {
         let entry = entry?;
-        if let Some(file) = parse(&entry.file_name().to_string_lossy()) {
+        let named = parse(&entry.file_name().to_string_lossy());
+        if let Some(file) = named.filter(|file| path(directory, *file) == entry.path()) {
             files.push((file, entry.metadata()?.len()));
         }
     }
@@ -133,7 +136,15 @@ pub fn create_scratch(path: &Path, bytes: u64) -> io::Result<File> {
 pub fn publish(directory: &Path, file: FileId) -> io::Result<()> {
     let name = path(directory, file);
     fs::rename(name.with_added_extension(TEMPORARY), &name)?;
-    sync_directory(&wal(directory))
+    sync_directory(name.parent().expect("every file is in a directory"))
+}
+
+/// Reserves blocks up to `bytes` for a file that grows.
+pub fn reserve(directory: &Path, file: FileId, bytes: u64) -> io::Result<()> {
+    match system::allocate(&OpenOptions::new().write(true).open(path(directory, file))?, bytes) {
+        Err(error) if error.kind() != io::ErrorKind::Unsupported => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// The directory of the log files.
@@ -152,10 +163,14 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 fn path(directory: &Path, file: FileId) -> PathBuf {
     match file {
         FileId::Segment(number) => wal(directory).join(format!("segment-{number:08}.log")),
+        FileId::Pages => directory.join(PAGES),
     }
 }
 
 fn parse(name: &str) -> Option<FileId> {
+    if name == PAGES {
+        return Some(FileId::Pages);
+    }
     let number = name.strip_prefix("segment-")?.strip_suffix(".log")?;
     let all_digits = number.len() >= 8 && number.bytes().all(|byte| byte.is_ascii_digit());
     if all_digits { number.parse().ok().map(FileId::Segment) } else { None }
@@ -172,6 +187,8 @@ mod tests {
             let path = path(directory, FileId::Segment(number));
             assert_eq!(parse(path.file_name().unwrap().to_str().unwrap()), Some(FileId::Segment(number)));
         }
+        let pages = path(directory, FileId::Pages);
+        assert_eq!(parse(pages.file_name().unwrap().to_str().unwrap()), Some(FileId::Pages));
         for name in
             ["segment-1.log", "segment-00000001.log.tmp", "segment-0000000x.log", "segment-99999999999.log"]
         {

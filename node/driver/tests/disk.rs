@@ -180,3 +180,39 @@ fn the_self_test_chooses_a_strategy_and_reports_what_it_saw() {
         println!("first file of 8 MiB made in {first:?}, second, paced, in {:?}", start.elapsed());
     });
 }
+
+#[test]
+fn the_page_file_is_made_grows_by_zeros_and_is_found_again() {
+    let directory = directory();
+    let path = directory.path().to_owned();
+    let step = 64 * BLOCK_BYTES as u64;
+    on_a_core(move |core| async move {
+        let disk = open(&core, &path, Some(SyncStrategy::Linked)).await;
+        disk.create(SEGMENT, SEGMENT_BYTES).await.unwrap();
+        disk.create(FileId::Pages, step).await.unwrap();
+        let mut buffer = disk.page_buffer(BLOCK_BYTES);
+        buffer.fill(7);
+        disk.write(FileId::Pages, step - BLOCK_BYTES as u64, buffer).await.unwrap();
+        disk.extend(FileId::Pages, step, 3 * step).await.unwrap();
+        // What an interrupted growth left is made zeros again.
+        let mut buffer = disk.page_buffer(BLOCK_BYTES);
+        buffer.fill(8);
+        disk.write(FileId::Pages, 2 * step, buffer).await.unwrap();
+        disk.extend(FileId::Pages, 2 * step, 3 * step).await.unwrap();
+        drop(disk);
+        let disk = open(&core, &path, Some(SyncStrategy::Linked)).await;
+        let mut files = disk.files().await.unwrap();
+        files.sort_unstable();
+        assert_eq!(files, [(SEGMENT, SEGMENT_BYTES), (FileId::Pages, 3 * step)]);
+        let whole = disk.page_buffer(3 * step as usize);
+        let whole = disk.read(FileId::Pages, 0, whole).await.unwrap();
+        let written = step as usize - BLOCK_BYTES..step as usize;
+        assert!(
+            whole.iter().enumerate().all(|(at, byte)| *byte == if written.contains(&at) { 7 } else { 0 })
+        );
+        std::fs::write(path.join("pages.dat.tmp"), b"half").unwrap();
+        drop(disk);
+        drop(open(&core, &path, Some(SyncStrategy::Linked)).await);
+        assert!(!path.join("pages.dat.tmp").exists());
+    });
+}

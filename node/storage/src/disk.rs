@@ -21,12 +21,16 @@ pub enum FileId {
     /// A file of the log, by its number on disk. Files are recycled: the number says nothing about
     /// the place of its content in the log.
     Segment(u32),
+    /// The pages of all partitions, behind the four copies of the superblock. It grows and never
+    /// shrinks.
+    Pages,
 }
 
 impl fmt::Display for FileId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FileId::Segment(number) => write!(f, "segment-{number:08}"),
+            FileId::Pages => f.write_str("pages"),
         }
     }
 }
@@ -39,12 +43,21 @@ pub trait Disk: Clone + 'static {
     /// Zeroed memory of exactly `bytes`, a multiple of [`BLOCK_BYTES`].
     fn buffer(&self, bytes: usize) -> Self::Buffer;
 
+    /// Like [`buffer`](Disk::buffer), for memory that is kept for long or comes in great numbers: it is
+    /// never taken from what an implementation holds ready for the log.
+    fn page_buffer(&self, bytes: usize) -> Self::Buffer;
+
     /// Every complete file, with its length, in no particular order.
     fn files(&self) -> impl Future<Output = Result<Vec<(FileId, u64)>, DiskError>>;
 
     /// Makes a file of `bytes` zeros, by real writes in paced slices. File and directory entry are
     /// durable when it resolves; until then the file is not among [`files`](Disk::files).
     fn create(&self, file: FileId, bytes: u64) -> impl Future<Output = Result<(), DiskError>>;
+
+    /// Fills `file` with zeros from byte `from` to byte `to`, by real writes in paced slices, and makes
+    /// it longer if it ends before `to`. Zeros and length are durable when it resolves; a crash before
+    /// that leaves any length in between, and the same call again completes it.
+    fn extend(&self, file: FileId, from: u64, to: u64) -> impl Future<Output = Result<(), DiskError>>;
 
     /// Fills `buffer` from `offset`. Reading past the end of a file is an error.
     fn read(
@@ -64,7 +77,8 @@ pub trait Disk: Clone + 'static {
         bytes: usize,
     ) -> impl Future<Output = Result<Self::Buffer, DiskError>>;
 
-    /// Writes all of `buffer`, durable only after a later [`sync`](Disk::sync) of the file.
+    /// Writes all of `buffer`, durable only after a [`sync`](Disk::sync) of the file that begins when
+    /// this has resolved. Submitted by the call itself; dropping the future does not cancel.
     fn write(
         &self,
         file: FileId,
@@ -72,8 +86,8 @@ pub trait Disk: Clone + 'static {
         buffer: Self::Buffer,
     ) -> impl Future<Output = Result<Self::Buffer, DiskError>>;
 
-    /// Makes durable everything written to `file` so far, by this process or an earlier one, a
-    /// volatile cache of the device included.
+    /// Makes durable everything whose write to `file` has resolved, by this process or an earlier one,
+    /// a volatile cache of the device included. After an error nobody knows what is durable.
     fn sync(&self, file: FileId) -> impl Future<Output = Result<(), DiskError>>;
 }
 

@@ -4,6 +4,7 @@
 //! - [`disk`] and [`runtime`] are the only ways out: this crate does no IO, reads no clock and draws
 //!   no random number of its own.
 //! - [`wal`] makes entries durable and finds them again; [`table`] keeps items in order;
+//!   [`space`] is where pages live;
 //!   [`engine`] is the seam that both serve.
 //!
 //! It knows nothing of replication, of tables as users see them, of sockets or of the kernel.
@@ -16,6 +17,7 @@ pub mod limits;
 pub mod memory;
 mod partitions;
 pub mod runtime;
+pub mod space;
 pub mod table;
 pub mod wal;
 

@@ -24,10 +24,15 @@ pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 128;
 /// Keys and images of one page of a range, whatever their items' own sizes say: with one item more it
 /// still fits into a message.
 pub const PAGE_MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of pages that are written before a flush: the log shares the device.
+pub const BURST_BYTES: usize = 256 * 1024;
+/// Blocks of one piece of a catalogue.
+pub const CATALOGUE_PIECE_BLOCKS_MAX: u32 = 256;
 /// Memory that recovery reads a segment with.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
 
 const _: () = assert!(FRAME_BYTES.is_multiple_of(BLOCK_BYTES) && FRAME_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
+const _: () = assert!(BURST_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(RECOVERY_READ_BYTES.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(
     wal::entry_frame_bytes(ENCODED_KEY_BYTES_MAX, STORED_ITEM_BYTES_MAX) <= FRAME_BYTES_MAX,

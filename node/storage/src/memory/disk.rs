@@ -1,10 +1,17 @@
-//! The disk: files in memory, whose writes complete when the test says so.
+//! The disk: files in memory, whose writes complete when the test says so, and that can be made to
+//! fail in every way a device does.
 //!
 //! An append is *in flight* from its call until [`MemoryDisk::complete`]; only then is it durable. A
 //! plain write is *cached* until the file is synced. [`MemoryDisk::cut_power`] makes the disk that a
 //! machine finds after a power cut, sector by sector as the test chooses; [`MemoryDisk::kill_process`]
-//! the one that a new process finds, which sees what is only cached.
+//! the one that a new process finds, which sees what is only cached. A disk made with
+//! [`MemoryDisk::faulty`] chooses all this itself, from a seed, and adds [`Faults`].
 
+use super::{
+    faults::{Damage, FaultCounts, FaultState, Faults, Landing},
+    media::{File, SECTOR_BYTES},
+    operations::{State, Work, failure},
+};
 use crate::disk::{BLOCK_BYTES, Disk, DiskError, FileId};
 use std::{
     cell::RefCell,
@@ -14,11 +21,8 @@ use std::{
     ops::{Deref, DerefMut},
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
-
-/// What a disk writes whole or not at all.
-pub const SECTOR_BYTES: usize = 512;
 
 /// Memory handed to the disk.
 #[derive(Debug)]
@@ -38,7 +42,8 @@ impl DerefMut for MemoryBuffer {
     }
 }
 
-/// An append as it was submitted. Times count submissions and completions of this disk.
+/// An append as it was submitted, or another write that a power cut met. Times count submissions and
+/// completions of this disk.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// The file.
@@ -53,32 +58,8 @@ pub struct Append {
     pub completed: Option<u64>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct File {
-    durable: Vec<u8>,
-    /// Sectors written and not synced, by their number in the file.
-    cached: BTreeMap<usize, Rc<[u8]>>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    files: BTreeMap<FileId, File>,
-    /// All appends since the disk was made.
-    history: Vec<Append>,
-    wakers: BTreeMap<usize, Waker>,
-    clock: u64,
-    /// Appends complete by themselves, in order, each when it is waited for.
-    automatic: bool,
-    /// Appends resolve before they are durable.
-    lying: bool,
-    /// No file is made any more.
-    full: bool,
-    /// Every append and sync fails.
-    broken: bool,
-}
-
 /// A disk in memory. A clone is the same disk.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MemoryDisk {
     state: Rc<RefCell<State>>,
 }
@@ -86,14 +67,22 @@ pub struct MemoryDisk {
 impl MemoryDisk {
     /// An empty disk whose appends complete by themselves.
     pub fn automatic() -> Self {
-        let disk = MemoryDisk::default();
+        let disk = MemoryDisk::held();
         disk.state.borrow_mut().automatic = true;
         disk
     }
 
     /// An empty disk whose appends complete when [`complete`](Self::complete) is called.
     pub fn held() -> Self {
-        MemoryDisk::default()
+        MemoryDisk { state: Rc::new(RefCell::new(State::new(FaultState::new(Faults::default())))) }
+    }
+
+    /// An empty disk with faults, on which every operation takes its time: one completes whenever the
+    /// executor has nothing else to do, or when [`complete_oldest`](Self::complete_oldest) is called.
+    pub fn faulty(faults: Faults) -> Self {
+        let mut state = State::new(FaultState::new(faults));
+        state.holds_all = true;
+        MemoryDisk { state: Rc::new(RefCell::new(state)) }
     }
 
     /// Makes appends complete by themselves, or not any longer.
@@ -101,12 +90,13 @@ impl MemoryDisk {
         self.state.borrow_mut().automatic = automatic;
     }
 
-    /// Makes appends resolve before they are durable: a device that lies about its flushes.
+    /// Makes appends resolve before they are durable, and syncs do nothing: a device that lies about its
+    /// flushes.
     pub fn set_lying(&self, lying: bool) {
         self.state.borrow_mut().lying = lying;
     }
 
-    /// Makes the creation of files fail, or work again.
+    /// Makes the creation and growth of files fail, or work again.
     pub fn set_full(&self, full: bool) {
         self.state.borrow_mut().full = full;
     }
@@ -115,12 +105,34 @@ impl MemoryDisk {
     pub fn break_down(&self) {
         let mut state = self.state.borrow_mut();
         state.broken = true;
-        for waker in std::mem::take(&mut state.wakers).into_values() {
-            waker.wake();
+        for operation in state.operations.values_mut() {
+            if let (Work::Append { .. }, Some(waker)) = (&operation.work, operation.waker.take()) {
+                waker.wake();
+            }
         }
     }
 
-    /// The number of submissions and completions so far.
+    /// Changes the faults from now on; the seed stays what it was.
+    pub fn set_faults(&self, faults: Faults) {
+        self.state.borrow_mut().faults.config = faults;
+    }
+
+    /// How often each fault happened, on this disk and those it came from by power cuts.
+    pub fn fault_counts(&self) -> FaultCounts {
+        self.state.borrow().faults.counts
+    }
+
+    /// All damage that nobody was told of, in the order it was done.
+    pub fn damage(&self) -> Vec<Damage> {
+        self.state.borrow().faults.damage.clone()
+    }
+
+    /// Changes one bit on the medium.
+    pub fn rot(&self, file: FileId, offset: u64, bit: u32) {
+        self.state.borrow_mut().rot(file, offset, bit);
+    }
+
+    /// The number of submissions and completions of appends so far.
     pub fn clock(&self) -> u64 {
         self.state.borrow().clock
     }
@@ -137,19 +149,49 @@ impl MemoryDisk {
         state.history.iter().enumerate().filter_map(open).collect()
     }
 
-    /// Completes one append in flight.
-    pub fn complete(&self, index: usize) {
-        let mut state = self.state.borrow_mut();
-        state.finish(index);
-        if let Some(waker) = state.wakers.remove(&index) {
-            waker.wake();
-        }
+    /// Operations of every kind that have not completed.
+    pub fn operations_in_flight(&self) -> usize {
+        self.state.borrow().ready(true).len()
     }
 
-    /// Completes the oldest append in flight, if there is one.
+    /// Completes one append in flight, by its index in the [`history`](Self::history).
+    pub fn complete(&self, index: usize) {
+        let mut state = self.state.borrow_mut();
+        let found = state.operations.iter().find_map(|(&id, operation)| match operation.work {
+            Work::Append { index: of, .. } if of == index && operation.outcome.is_none() => Some(id),
+            _ => None,
+        });
+        state.finish(found.expect("the append is in flight"));
+    }
+
+    /// Completes the oldest operation in flight, if there is one. With faults it may be another one,
+    /// and slow ones are left out.
     pub fn complete_oldest(&self) -> bool {
-        let oldest = self.in_flight().first().copied();
-        oldest.inspect(|&index| self.complete(index)).is_some()
+        let mut state = self.state.borrow_mut();
+        let ready = state.ready(false);
+        let Some(&oldest) = ready.first() else { return false };
+        let mut chosen = oldest;
+        let reordered_ppm = state.faults.config.reordered_ppm;
+        if ready.len() > 1 && state.faults.happens(reordered_ppm) {
+            chosen = ready[1 + state.faults.random.below(ready.len() as u64 - 1) as usize];
+            state.faults.counts.reordered += 1;
+        }
+        state.finish(chosen);
+        true
+    }
+
+    /// Completes the oldest operation in flight, however slow it is.
+    pub(super) fn complete_slow(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        let oldest = state.ready(true).first().copied();
+        oldest.inspect(|&id| state.finish(id)).is_some()
+    }
+
+    /// A timer has fired: slow operations get on.
+    pub(super) fn time_passed(&self) {
+        for operation in self.state.borrow_mut().operations.values_mut() {
+            operation.slow = operation.slow.saturating_sub(1);
+        }
     }
 
     /// The bytes of a file as they would be read now.
@@ -159,7 +201,7 @@ impl MemoryDisk {
 
     /// Replaces the content of a file, durably; makes it if it is not there.
     pub fn set_content(&self, file: FileId, bytes: Vec<u8>) {
-        self.state.borrow_mut().files.insert(file, File { durable: bytes, cached: BTreeMap::new() });
+        self.state.borrow_mut().files.insert(file, File::durable(bytes));
     }
 
     /// The files.
@@ -171,130 +213,115 @@ impl MemoryDisk {
     /// sectors that `lands` picks by the write's offset, the sector's index in it and their number.
     pub fn cut_power(&self, mut lands: impl FnMut(&Append, usize, usize) -> bool) -> MemoryDisk {
         let state = self.state.borrow();
-        let mut files = state.files.clone();
-        for (&id, file) in &mut files {
-            for (sector, bytes) in std::mem::take(&mut file.cached) {
-                let offset = (sector * SECTOR_BYTES) as u64;
-                let write = Append { file: id, offset, bytes, submitted: 0, completed: None };
-                land(&mut file.durable, &write, |index, count| lands(&write, index, count));
-            }
-        }
-        for append in state.history.iter().filter(|append| append.completed.is_none()) {
-            if let Some(file) = files.get_mut(&append.file) {
-                land(&mut file.durable, append, |index, count| lands(append, index, count));
-            }
-        }
-        MemoryDisk::from_files(files, state.automatic)
+        self.successor(state.files_after_power_off(|write, _| picked(write, &mut lands)), &state)
     }
 
-    /// The disk that a new process finds after this one was killed: of each append in flight the
+    /// The disk that a new process finds after this one was killed: of each write in flight the
     /// sectors that `lands` picks are written, but only cached.
     pub fn kill_process(&self, mut lands: impl FnMut(&Append, usize, usize) -> bool) -> MemoryDisk {
         let state = self.state.borrow();
-        let mut files = state.files.clone();
-        for append in state.history.iter().filter(|append| append.completed.is_none()) {
-            let Some(file) = files.get_mut(&append.file) else { continue };
-            let mut visible = file.visible();
-            land(&mut visible, append, |index, count| lands(append, index, count));
-            file.cache(append.offset, &visible, append.bytes.len());
+        self.successor(state.files_after_kill(|write| picked(write, &mut lands)), &state)
+    }
+
+    /// The disk after a power cut that this disk draws from its seed.
+    pub fn power_off(&self) -> MemoryDisk {
+        let state = &mut *self.state.borrow_mut();
+        let mut faults = state.faults.clone();
+        faults.counts.power_offs += 1;
+        let mood = faults.mood();
+        let mut files = state.files_after_power_off(|write, cached| {
+            let landings = faults.landings(mood, write.bytes.len() / SECTOR_BYTES, SECTOR_BYTES);
+            let lost = landings.iter().filter(|landing| **landing == Landing::Nothing).count() as u64;
+            faults.counts.cache_sectors_lost += if cached { lost } else { 0 };
+            landings
+        });
+        for (file, from, to) in state.growth_in_flight() {
+            let blocks = (to - from) / BLOCK_BYTES as u64;
+            let grown = from + faults.random.below(blocks + 1) * BLOCK_BYTES as u64;
+            if let Some(file) = files.get_mut(&file) {
+                file.extend(from.min(file.durable.len() as u64), grown);
+            }
         }
-        MemoryDisk::from_files(files, state.automatic)
+        state.faults = faults;
+        self.successor(files, state)
     }
 
-    fn from_files(files: BTreeMap<FileId, File>, automatic: bool) -> MemoryDisk {
-        MemoryDisk { state: Rc::new(RefCell::new(State { files, automatic, ..State::default() })) }
+    fn successor(&self, files: BTreeMap<FileId, File>, before: &State) -> MemoryDisk {
+        let mut state = State::new(before.faults.clone());
+        (state.files, state.automatic, state.holds_all) = (files, before.automatic, before.holds_all);
+        MemoryDisk { state: Rc::new(RefCell::new(state)) }
     }
-}
 
-/// Writes the sectors of `append` that `lands` picks.
-fn land(bytes: &mut [u8], append: &Append, mut lands: impl FnMut(usize, usize) -> bool) {
-    let start = usize::try_from(append.offset).expect("files are memory");
-    let count = append.bytes.len() / SECTOR_BYTES;
-    for index in 0..count {
-        if lands(index, count) {
-            let sector = index * SECTOR_BYTES..(index + 1) * SECTOR_BYTES;
-            bytes[start + sector.start..start + sector.end].copy_from_slice(&append.bytes[sector]);
-        }
+    fn submit(&self, work: Work, buffer: Option<MemoryBuffer>) -> Running {
+        let id = self.state.borrow_mut().submit(work);
+        Running { state: Rc::clone(&self.state), id, polled: false, buffer }
     }
 }
 
-impl File {
-    fn visible(&self) -> Vec<u8> {
-        let mut bytes = self.durable.clone();
-        for (sector, written) in &self.cached {
-            bytes[sector * SECTOR_BYTES..][..SECTOR_BYTES].copy_from_slice(written);
-        }
-        bytes
-    }
-
-    /// Caches `bytes` bytes at `offset` of what the whole file now looks like.
-    fn cache(&mut self, offset: u64, file: &[u8], bytes: usize) {
-        for sector in sectors(offset, bytes) {
-            self.cached.insert(sector, Rc::from(&file[sector * SECTOR_BYTES..][..SECTOR_BYTES]));
-        }
-    }
+fn picked(write: &Append, lands: &mut impl FnMut(&Append, usize, usize) -> bool) -> Vec<Landing> {
+    let count = write.bytes.len() / SECTOR_BYTES;
+    let landing = |index| if lands(write, index, count) { Landing::Whole } else { Landing::Nothing };
+    (0..count).map(landing).collect()
 }
 
-impl State {
-    fn finish(&mut self, index: usize) {
-        self.clock += 1;
-        let append = &mut self.history[index];
-        assert!(append.completed.replace(self.clock).is_none(), "an append completes once");
-        let append = append.clone();
-        let file = self.files.get_mut(&append.file).expect("appends go to files that exist");
-        land(&mut file.durable, &append, |_, _| true);
-        for sector in sectors(append.offset, append.bytes.len()) {
-            file.cached.remove(&sector);
-        }
-    }
-
-    fn file(&mut self, operation: &'static str, id: FileId, offset: u64) -> Result<&mut File, DiskError> {
-        let missing = io::Error::from(io::ErrorKind::NotFound);
-        self.files.get_mut(&id).ok_or_else(|| DiskError::new(operation, Some(id), offset, &missing))
-    }
-}
-
-fn sectors(offset: u64, bytes: usize) -> std::ops::Range<usize> {
-    let first = usize::try_from(offset).expect("files are memory") / SECTOR_BYTES;
-    first..first + bytes / SECTOR_BYTES
-}
-
-fn failure(operation: &'static str, file: FileId, offset: u64, kind: io::ErrorKind) -> DiskError {
-    DiskError::new(operation, Some(file), offset, &io::Error::from(kind))
-}
-
-/// Waits for an append.
-struct Appending {
+/// Waits for an operation. Dropping it does not cancel.
+struct Running {
     state: Rc<RefCell<State>>,
-    index: usize,
+    id: u64,
     polled: bool,
     buffer: Option<MemoryBuffer>,
 }
 
-impl Future for Appending {
+impl Future for Running {
     type Output = Result<MemoryBuffer, DiskError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let mut state = this.state.borrow_mut();
-        let append = &state.history[this.index];
-        if state.broken && append.completed.is_none() {
-            return Poll::Ready(Err(failure("append", append.file, append.offset, io::ErrorKind::Other)));
+        let operation = &state.operations[&this.id];
+        let done = operation.outcome.is_some();
+        if let (Work::Append { index, .. }, false) = (&operation.work, done) {
+            let append = &state.history[*index];
+            if state.broken {
+                return Poll::Ready(Err(failure("append", append.file, append.offset, io::ErrorKind::Other)));
+            }
+            if state.lying && this.polled {
+                return Poll::Ready(Ok(this.buffer.take().expect("polled once after it is ready")));
+            }
         }
-        let due = this.polled && state.automatic;
-        if due && append.completed.is_none() {
-            state.finish(this.index);
+        if this.polled && state.automatic && !done {
+            state.finish(this.id);
         }
-        if state.lying && this.polled || state.history[this.index].completed.is_some() {
-            return Poll::Ready(Ok(this.buffer.take().expect("polled once after it is ready")));
+        let (automatic, lying) = (state.automatic, state.lying);
+        let operation = state.operations.get_mut(&this.id).expect("kept until its waiter is gone");
+        if let Some(outcome) = operation.outcome.take() {
+            operation.abandoned = true;
+            let mut buffer = this.buffer.take().unwrap_or(MemoryBuffer(Box::default()));
+            return Poll::Ready(outcome.map(|bytes| {
+                buffer[..bytes.len()].copy_from_slice(&bytes);
+                buffer
+            }));
         }
         this.polled = true;
-        if state.automatic || state.lying {
+        operation.waker = Some(context.waker().clone());
+        if automatic || lying {
             context.waker().wake_by_ref();
-        } else {
-            state.wakers.insert(this.index, context.waker().clone());
         }
         Poll::Pending
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.state.borrow_mut();
+        let Some(operation) = state.operations.get_mut(&self.id) else { return };
+        // Taken or not, an outcome that was there is of no use to anyone now.
+        if operation.abandoned || operation.outcome.is_some() {
+            state.operations.remove(&self.id);
+        } else {
+            operation.abandoned = true;
+            operation.waker = None;
+        }
     }
 }
 
@@ -306,41 +333,34 @@ impl Disk for MemoryDisk {
         MemoryBuffer(vec![0; bytes].into_boxed_slice())
     }
 
+    fn page_buffer(&self, bytes: usize) -> MemoryBuffer {
+        self.buffer(bytes)
+    }
+
     fn files(&self) -> impl Future<Output = Result<Vec<(FileId, u64)>, DiskError>> {
         let state = self.state.borrow();
         ready(Ok(state.files.iter().map(|(&id, file)| (id, file.durable.len() as u64)).collect()))
     }
 
     async fn create(&self, file: FileId, bytes: u64) -> Result<(), DiskError> {
-        let mut state = self.state.borrow_mut();
-        if state.full {
-            return Err(failure("create", file, 0, io::ErrorKind::StorageFull));
-        }
-        let zeros = vec![0; usize::try_from(bytes).expect("files are memory")];
-        let before = state.files.insert(file, File { durable: zeros, cached: BTreeMap::new() });
-        assert!(before.is_none(), "a file is made once");
-        Ok(())
+        self.submit(Work::Create { file, bytes }, None).await.map(drop)
     }
 
-    async fn read(
+    async fn extend(&self, file: FileId, from: u64, to: u64) -> Result<(), DiskError> {
+        check_whole_blocks(from, 0);
+        check_whole_blocks(to, 0);
+        self.submit(Work::Extend { file, from, to }, None).await.map(drop)
+    }
+
+    fn read(
         &self,
         file: FileId,
         offset: u64,
-        mut buffer: MemoryBuffer,
-    ) -> Result<MemoryBuffer, DiskError> {
-        let mut state = self.state.borrow_mut();
-        let found = state.file("read", file, offset)?;
-        let start = usize::try_from(offset).expect("files are memory");
-        let end = start + buffer.len();
-        if end > found.durable.len() {
-            return Err(failure("read", file, offset, io::ErrorKind::UnexpectedEof));
-        }
-        if found.cached.is_empty() {
-            buffer.copy_from_slice(&found.durable[start..end]);
-        } else {
-            buffer.copy_from_slice(&found.visible()[start..end]);
-        }
-        Ok(buffer)
+        buffer: MemoryBuffer,
+    ) -> impl Future<Output = Result<MemoryBuffer, DiskError>> {
+        check_whole_blocks(offset, buffer.len());
+        let bytes = buffer.len();
+        self.submit(Work::Read { file, offset, bytes }, Some(buffer))
     }
 
     fn append(
@@ -350,46 +370,50 @@ impl Disk for MemoryDisk {
         buffer: MemoryBuffer,
         bytes: usize,
     ) -> impl Future<Output = Result<MemoryBuffer, DiskError>> {
-        assert!(
-            bytes.is_multiple_of(BLOCK_BYTES) && offset.is_multiple_of(BLOCK_BYTES as u64),
-            "whole blocks"
-        );
-        let mut state = self.state.borrow_mut();
-        let length = state.files.get(&file).map(|file| file.durable.len() as u64);
-        assert!(
-            length.is_some_and(|length| offset + bytes as u64 <= length),
-            "appends stay inside their file"
-        );
-        state.clock += 1;
-        let submitted = state.clock;
-        let append = Append { file, offset, bytes: Rc::from(&buffer[..bytes]), submitted, completed: None };
-        state.history.push(append);
-        let index = state.history.len() - 1;
-        Appending { state: Rc::clone(&self.state), index, polled: false, buffer: Some(buffer) }
+        let work = {
+            let state = &mut *self.state.borrow_mut();
+            state.check_inside(file, offset, bytes);
+            state.clock += 1;
+            let submitted = state.clock;
+            let bytes = Rc::from(&buffer[..bytes]);
+            state.history.push(Append { file, offset, bytes, submitted, completed: None });
+            Work::Append { index: state.history.len() - 1, fate: state.faults.fate() }
+        };
+        self.submit(work, Some(buffer))
     }
 
-    async fn write(
+    fn write(
         &self,
         file: FileId,
         offset: u64,
         buffer: MemoryBuffer,
-    ) -> Result<MemoryBuffer, DiskError> {
-        let mut state = self.state.borrow_mut();
-        let found = state.file("write", file, offset)?;
-        for (sector, bytes) in sectors(offset, buffer.len()).zip(buffer.chunks(SECTOR_BYTES)) {
-            found.cached.insert(sector, Rc::from(bytes));
-        }
-        Ok(buffer)
+    ) -> impl Future<Output = Result<MemoryBuffer, DiskError>> {
+        let fate = {
+            let state = &mut *self.state.borrow_mut();
+            state.check_inside(file, offset, buffer.len());
+            state.faults.fate()
+        };
+        let bytes = Rc::from(&buffer[..]);
+        self.submit(Work::Write { file, offset, bytes, fate }, Some(buffer))
     }
 
     async fn sync(&self, file: FileId) -> Result<(), DiskError> {
-        let mut state = self.state.borrow_mut();
-        if state.broken {
-            return Err(failure("sync", file, 0, io::ErrorKind::Other));
-        }
-        let file = state.file("sync", file, 0)?;
-        file.durable = file.visible();
-        file.cached.clear();
-        Ok(())
+        let flushed =
+            self.state.borrow().files.get(&file).map(|file| file.cached.clone()).unwrap_or_default();
+        self.submit(Work::Sync { file, flushed }, None).await.map(drop)
     }
+}
+
+impl State {
+    fn check_inside(&self, file: FileId, offset: u64, bytes: usize) {
+        check_whole_blocks(offset, bytes);
+        let length = self.files.get(&file).map(|file| file.durable.len() as u64);
+        let inside = length.is_some_and(|length| offset + bytes as u64 <= length);
+        assert!(inside, "writes stay inside their file");
+    }
+}
+
+fn check_whole_blocks(offset: u64, bytes: usize) {
+    let whole = bytes.is_multiple_of(BLOCK_BYTES) && offset.is_multiple_of(BLOCK_BYTES as u64);
+    assert!(whole, "{bytes} bytes at {offset} are not whole blocks");
 }

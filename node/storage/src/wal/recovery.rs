@@ -106,6 +106,8 @@ struct Recovery<D: Disk> {
     reader: Reader<D>,
     segment_bytes: u64,
     files: Vec<FileId>,
+    /// Above the numbers of all files.
+    file_next: u32,
     /// By rising segment.
     heads: Vec<Head>,
 }
@@ -118,8 +120,10 @@ pub(crate) async fn recover<D: Disk>(
     replay: &mut impl Replay,
 ) -> Result<Found, OpenError> {
     let mut files = Vec::new();
+    let mut file_next = 0;
     for (file, bytes) in disk.files().await? {
-        let FileId::Segment(_) = file;
+        let FileId::Segment(number) = file else { continue };
+        file_next = file_next.max(number + 1);
         if bytes != segment_bytes {
             return Err(OpenError::Config {
                 reason: "there are segment files of another size than configured",
@@ -129,7 +133,7 @@ pub(crate) async fn recover<D: Disk>(
     }
     files.sort_unstable();
     let reader = Reader::new(disk.clone(), segment_bytes, RECOVERY_READ_BYTES);
-    let mut recovery = Recovery { identity, reader, segment_bytes, files, heads: Vec::new() };
+    let mut recovery = Recovery { identity, reader, segment_bytes, files, file_next, heads: Vec::new() };
     recovery.read_heads().await?;
     let found = recovery.walk(replay).await?;
     // The last frames may be only in a volatile cache yet, if a process was killed rather than a
@@ -196,7 +200,7 @@ impl<D: Disk> Recovery<D> {
             free: Vec::new(),
             leaving: Vec::new(),
             segment_next: self.heads.last().map_or(1, |head| head.header.segment + 1),
-            file_next: self.files.last().map_or(0, |FileId::Segment(number)| number + 1),
+            file_next: self.file_next,
             cut: None,
             frames: 0,
             bytes: 0,
