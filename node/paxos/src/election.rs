@@ -114,12 +114,19 @@ impl Replica {
         ballot: Ballot,
         leader: Ballot,
     ) {
+        let ids = *self.log.configuration();
         if leader.replica == self.id().0 && self.following().is_some() {
-            // It is bound to this member, which leads no more; what said so was lost.
-            self.send(step, from, Message::Relinquish { ballot: leader, to: None });
+            // Somebody is bound to this member, which leads no more; what said so was lost.
+            let others = ids.ids().iter().copied().filter(|&id| id != self.member.id && id != from);
+            for id in others.chain([from]) {
+                self.send(step, id, Message::Relinquish { ballot: leader, to: None });
+            }
         }
         let reachable = leader != Ballot::default() && leader.replica != self.id().0;
-        let ids = *self.log.configuration();
+        if reachable && leader.replica != from.0 {
+            // If it does lead, this tells it nothing; if not, it sets free who waits for it.
+            self.send(step, MemberId(leader.replica), Message::ProbeReply { ballot, leader });
+        }
         let Some(at) = ids.ids().iter().position(|&id| id == from) else { return };
         if ballot != self.promised {
             return;
