@@ -14,11 +14,23 @@
 //! There is one copy of each partition so far, so what is durable here is chosen. This crate does no IO
 //! of its own and knows nothing of sockets, messages' bytes, or where other partitions are.
 
+mod bytes;
 mod error;
+mod group;
+mod hub;
+mod journal;
 mod latch;
+mod message;
 mod partition;
+mod place;
+mod sessions;
 mod shard;
+mod snapshot;
 
-pub use error::{CreateError, OpenError, ReadError, WriteError};
+pub use error::{CreateError, OpenError, ReadError, Redirect, WriteError};
+pub use hub::CoreConfig;
+pub use message::{Body, CoreMessage, GroupMessage, Outbox, Piece, SnapshotEnd};
 pub use partition::{Change, Counts, Outcome, Page, Partition, RangeRequest, Terms, Written};
+pub use place::{Membership, Place, Seat};
+pub use sessions::{OUTCOMES_KEPT_NS, RequestToken};
 pub use shard::Shard;

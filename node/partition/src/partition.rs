@@ -1,57 +1,81 @@
-//! One partition: its write path and its read path.
+//! One partition: its write path and its read path, on whichever member of its group this is.
 
-use crate::error::{ReadError, WriteError};
+use crate::error::{ReadError, Redirect, WriteError};
+use crate::group::{Group, pending_slot};
+use crate::hub::Hub;
+use crate::journal::Journal;
 use crate::latch::Latches;
+use crate::place::Seat;
+use crate::sessions::{Known, Recorded, RequestToken, TokenNote};
+use crate::snapshot::{Fetch, Pins};
 use evenkeel_expression::{ConditionView, UpdateView};
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::item::stored_item_bytes;
 use evenkeel_model::limits::ENCODED_KEY_BYTES_MAX;
 use evenkeel_model::{
-    Ballot, HybridClock, ItemError, ItemView, Slot, StoredHeader, Timestamp, encode_item, stamp_item,
+    HybridClock, ItemError, ItemView, Slot, StoredHeader, Timestamp, encode_item, stamp_item,
 };
-use evenkeel_storage::{self as storage, Disk, Engine, Entry, Operation, Runtime};
+use evenkeel_paxos::{self as paxos, Input, MemberId, MemberKind, Standing};
+use evenkeel_storage::{self as storage, Disk, Engine, Entry, Newest, Operation, Runtime};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// The single copy leads for ever; replication gives ballots their meaning.
-const SOLE_BALLOT: Ballot = Ballot { round: 1, replica: 0 };
-
-/// How often it is looked whether the log has failed, while a write of it is waited for.
-const SETTLE_PATIENCE: Duration = Duration::from_millis(100);
+/// How long a read waits for a leader to be sure that it leads.
+const LEASE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A stored item's bytes.
 type Image = Rc<[u8]>;
 
-/// One copy of one partition. Its methods may be under way many times at once, on one core.
+/// One member of one partition's group. Its methods may be under way many times at once, on one core.
 pub struct Partition<D: Disk, R: Runtime> {
     row: PartitionRow,
-    engine: Engine<D, R>,
-    runtime: R,
+    pub(crate) engine: Engine<D, R>,
+    pub(crate) hub: Rc<Hub<R>>,
+    pub(crate) journal: Rc<Journal<Partition<D, R>>>,
+    this: Weak<Partition<D, R>>,
+    pub(crate) group: RefCell<Group>,
     clock: Cell<HybridClock>,
-    proposed_slot: Cell<Slot>,
     applied_slot: Cell<Slot>,
     closed: Cell<bool>,
-    /// The newest image proposed for each key that has a write under way.
-    proposed: RefCell<HashMap<Rc<[u8]>, Proposed>>,
+    /// Nothing more is written; why.
+    pub(crate) halted: Cell<bool>,
+    halted_by: RefCell<Option<WriteError>>,
+    /// Others reach the leader and this member does not, for too long.
+    pub(crate) blocked: Cell<bool>,
+    /// A chosen swap has removed this member.
+    pub(crate) removed: Cell<bool>,
+    leading: Cell<bool>,
+    /// Counts how often leadership was lost.
+    reign: Cell<u64>,
+    /// What was applied when it was lost last.
+    reign_ended_at: Cell<Slot>,
     latches: Latches,
+    /// Writes that wait for their slots to be chosen.
+    waiting: RefCell<Vec<(Slot, Waker)>>,
+    /// Reads that wait for the lease.
+    readers: RefCell<Vec<Waker>>,
     watching: RefCell<Vec<Waker>>,
+    pub(crate) fetching: RefCell<Option<Fetch>>,
+    pub(crate) pins: Pins,
 }
 
-struct Proposed {
+/// A write that is proposed: its slot, and the reign it belongs to.
+#[derive(Clone, Copy)]
+struct Proposal {
     slot: Slot,
-    image: Option<Image>,
+    reign: u64,
 }
 
-/// The newest image of a key, durable or not.
-struct Newest {
-    image: Option<Image>,
-    /// The slot that put it there, if that is not applied yet.
-    pending: Option<Slot>,
+/// How a write begins, once its key's latch is held.
+enum Start {
+    /// It has been made before.
+    Known(Outcome),
+    /// It is to be proposed behind this.
+    Before(Newest),
 }
 
 /// A durable write.
@@ -104,6 +128,8 @@ pub struct Terms<'a> {
     pub return_new: bool,
     /// Whether the item is wanted for which the condition does not hold.
     pub return_old_on_failure: bool,
+    /// Names the write, so that repeating it applies it once and gives the first outcome.
+    pub token: Option<RequestToken>,
 }
 
 /// A range of encoded keys to be read.
@@ -150,27 +176,51 @@ pub struct Counts {
 }
 
 impl<D: Disk, R: Runtime> Partition<D, R> {
-    /// Takes up a partition whose log ends at `last_slot`, all of it durable and so applied now.
+    /// A member of a group, as its log describes it.
     pub(crate) fn open(
         row: PartitionRow,
         engine: Engine<D, R>,
-        runtime: R,
-        last_slot: Slot,
+        hub: Rc<Hub<R>>,
+        journal: Rc<Journal<Partition<D, R>>>,
+        group: Group,
         last_timestamp: Timestamp,
-    ) -> Partition<D, R> {
-        engine.apply(row.id, last_slot);
-        Partition {
+    ) -> Rc<Partition<D, R>> {
+        let applied = group.replica.chosen().slot;
+        let sole = group.replica.configuration().ids() == [group.replica.member().id];
+        if !sole {
+            engine.keep(row.id, hub.config.tail_bytes_max);
+        }
+        let partition = Rc::new_cyclic(|this| Partition {
             row,
             engine,
-            runtime,
+            hub,
+            journal,
+            this: this.clone(),
+            group: RefCell::new(group),
             clock: Cell::new(HybridClock::after(last_timestamp)),
-            proposed_slot: Cell::new(last_slot),
-            applied_slot: Cell::new(last_slot),
+            applied_slot: Cell::new(applied),
             closed: Cell::new(false),
-            proposed: RefCell::default(),
+            halted: Cell::new(false),
+            halted_by: RefCell::default(),
+            blocked: Cell::new(false),
+            removed: Cell::new(false),
+            leading: Cell::new(false),
+            reign: Cell::new(0),
+            reign_ended_at: Cell::new(Slot(0)),
             latches: Latches::default(),
+            waiting: RefCell::default(),
+            readers: RefCell::default(),
             watching: RefCell::default(),
-        }
+            fetching: RefCell::default(),
+            pins: Pins::default(),
+        });
+        // A group with one member elects itself at once.
+        partition.tell(if sole { Input::Campaign } else { Input::Tick });
+        partition
+    }
+
+    pub(crate) fn this(&self) -> Rc<Partition<D, R>> {
+        self.this.upgrade().expect("whoever calls a method holds it")
     }
 
     /// What the partition is: its table, range and generation.
@@ -182,7 +232,125 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// shard to stop.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+        self.wake_all();
+    }
+
+    /// Nothing more is written: the log is full to its last block, or the partition has been dropped.
+    pub(crate) fn halt(&self, refused: &storage::Refused) {
+        self.halt_with(WriteError::Refused(refused.clone()));
+    }
+
+    pub(crate) fn halt_because(&self, reason: &storage::WalFailed) {
+        self.halt_with(WriteError::Log(reason.clone()));
+    }
+
+    fn halt_with(&self, error: WriteError) {
+        self.halted.set(true);
+        self.halted_by.borrow_mut().get_or_insert(error);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         self.watching.borrow_mut().drain(..).for_each(Waker::wake);
+        self.waiting.borrow_mut().drain(..).for_each(|(_, waker)| waker.wake());
+        self.wake_readers();
+    }
+
+    pub(crate) fn wake_readers(&self) {
+        self.readers.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Leadership was won, or it was not, or is no longer.
+    pub(crate) fn leadership_changed(&self, leads: bool) {
+        if self.leading.replace(leads) && !leads {
+            self.reign.set(self.reign.get() + 1);
+            self.reign_ended_at.set(self.applied());
+        }
+        self.wake_all();
+    }
+
+    /// Takes note that the log is applied up to a slot.
+    pub(crate) fn set_applied(&self, slot: Slot) {
+        self.applied_slot.set(slot);
+        self.watching.borrow_mut().drain(..).for_each(Waker::wake);
+        self.waiting.borrow_mut().retain(|(waits_for, waker)| {
+            let over = *waits_for <= slot;
+            if over {
+                waker.wake_by_ref();
+            }
+            !over
+        });
+    }
+
+    /// Takes note of a timestamp in the log: the next one made here is greater.
+    pub(crate) fn observe(&self, timestamp: Timestamp) {
+        let mut clock = self.clock.get();
+        clock.observe(timestamp);
+        self.clock.set(clock);
+    }
+
+    /// What this member is at the moment.
+    pub fn standing(&self) -> Standing {
+        self.group.borrow().replica.standing()
+    }
+
+    /// Which member this is.
+    pub fn member(&self) -> MemberId {
+        self.group.borrow().replica.member().id
+    }
+
+    /// Hands leadership over, if this member has it.
+    pub fn transfer(&self, to: Option<MemberId>) {
+        self.tell(Input::Transfer { to });
+    }
+
+    /// Stands for election.
+    pub fn campaign(&self) {
+        self.tell(Input::Campaign);
+    }
+
+    /// Begins to put a new member in the place of another. Its replica must have been created
+    /// ([`Shard::join`](crate::Shard::join)).
+    ///
+    /// # Errors
+    /// See [`paxos::Refused`].
+    pub fn swap(&self, remove: MemberId, add: Seat) -> Result<(), paxos::Refused> {
+        self.swap_member(remove, add)
+    }
+
+    /// Whether others have said for too long that they reach a leader whom this member does not reach.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Whether a chosen swap has removed this member: it may be dropped.
+    pub fn is_removed(&self) -> bool {
+        self.removed.get()
+    }
+
+    /// Who leads, as far as this member knows, and who the members are.
+    pub fn redirect(&self) -> Redirect {
+        let group = self.group.borrow();
+        let leader = match group.replica.standing() {
+            Standing::Follower(leader) => leader,
+            Standing::Candidate => None,
+            Standing::Leader => Some(group.replica.member().id),
+        };
+        Redirect { leader, members: group.places.membership(group.replica.configuration()) }
+    }
+
+    /// Its records are gone from the engine: nothing more is written, and what was written ends as it may.
+    pub(crate) fn retire(&self) {
+        self.halted.set(true);
+        let sole = self.redirect().members.places.len() == 1;
+        if !sole {
+            self.halt_with(WriteError::Unknown);
+        }
+    }
+
+    /// The greatest timestamp in its log.
+    pub(crate) fn last_timestamp(&self) -> Timestamp {
+        self.engine.last_timestamp(self.row.id)
     }
 
     /// Whether the partition is about to be dropped.
@@ -211,11 +379,11 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         self.write(key, Change::Delete, Terms::default()).await.map(drop)
     }
 
-    /// Writes the item of a key. Durable when it returns; that a condition has failed is told only when
-    /// what it was held against is durable.
+    /// Writes the item of a key. Chosen when it returns; that a condition has failed is told only when
+    /// what it was held against is chosen.
     ///
     /// # Errors
-    /// As [`Partition::put`].
+    /// See [`WriteError`]; after [`WriteError::Unknown`] and [`WriteError::Log`] the write may be chosen or not.
     pub async fn write(
         &self,
         key: &[u8],
@@ -223,43 +391,113 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         terms: Terms<'_>,
     ) -> Result<Outcome, WriteError> {
         self.check_key(key)?;
+        self.lead().await?;
         let key: Rc<[u8]> = Rc::from(key);
-        let reads = terms.return_old || terms.condition.is_some() || matches!(change, Change::Update { .. });
-        let (old, new, (durable, slot)) = if reads {
+        let reads = terms.return_old
+            || terms.condition.is_some()
+            || terms.token.is_some()
+            || matches!(change, Change::Update { .. });
+        let (old, new, proposal) = if reads {
             let latch = self.latches.hold(&key).await;
-            let before = self.newest(&key).await?;
+            let reign = self.reign.get();
+            let before = match self.start(&key, terms).await? {
+                Start::Known(outcome) => return Ok(outcome),
+                Start::Before(newest) => newest,
+            };
             if !holds(terms.condition, &before)? {
                 drop(latch);
-                self.settled(before.pending).await?;
+                self.settled(before.pending, reign).await?;
                 let old = before.image.filter(|_| terms.return_old_on_failure);
                 return Ok(Outcome::ConditionFailed { old });
             }
-            let (new, proposed) = self.propose_change(&key, change, before.image.as_deref())?;
-            (before.image, new, proposed)
+            let old = before.image;
+            let (new, proposal) = self.propose_change(&key, change, old.as_ref(), terms, reign)?;
+            (old, new, proposal)
         } else {
             self.latches.wait_free(&key).await;
-            let (new, proposed) = self.propose_change(&key, change, None)?;
-            (None, new, proposed)
+            let (new, proposal) = self.propose_change(&key, change, None, terms, self.reign.get())?;
+            (None, new, proposal)
         };
-        durable.await?;
-        self.chosen(&key, slot);
+        self.chosen(proposal).await?;
         let (old, new) = (old.filter(|_| terms.return_old), new.filter(|_| terms.return_new));
-        Ok(Outcome::Written(Written { slot, old, new }))
+        Ok(Outcome::Written(Written { slot: proposal.slot, old, new }))
     }
 
-    /// Waits until what was proposed for a slot is applied. An answer that reveals it waits for this: it
-    /// may still be lost.
-    async fn settled(&self, pending: Option<Slot>) -> Result<(), WriteError> {
-        while pending.is_some_and(|slot| self.applied() < slot) {
-            if let Some(failure) = self.engine.log_failure() {
-                return Err(failure.into());
+    /// Waits until this member leads, if nobody else can.
+    async fn lead(&self) -> Result<(), WriteError> {
+        poll_fn(|context| {
+            let group = self.group.borrow();
+            if group.leads() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(error) = self.halted_by.borrow().as_ref() {
+                return Poll::Ready(Err(error.clone()));
             }
             if self.is_closed() {
-                return Err(WriteError::NotOwned(self.row.id));
+                return Poll::Ready(Err(WriteError::NotOwned(self.row.id)));
             }
-            self.changed(self.applied(), SETTLE_PATIENCE).await;
+            if group.replica.configuration().ids() != [group.replica.member().id] {
+                drop(group);
+                return Poll::Ready(Err(self.redirect().into()));
+            }
+            self.watching.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// What a write finds when its key's latch is held: its own outcome, if it has been made before, or what
+    /// it changes.
+    async fn start(&self, key: &Rc<[u8]>, terms: Terms<'_>) -> Result<Start, WriteError> {
+        let Some(token) = terms.token else { return Ok(Start::Before(self.newest(key).await?)) };
+        if let Some(slot) = pending_slot(&self.group, token) {
+            self.chosen(Proposal { slot, reign: self.reign.get() }).await?;
         }
-        Ok(())
+        let known = self.group.borrow().sessions.known(token);
+        match known {
+            Known::Fresh => Ok(Start::Before(self.newest(key).await?)),
+            Known::Stale => Err(WriteError::Stale),
+            Known::Done(Recorded { slot, old, new }) => {
+                // Only who leads knows that there is no newer state.
+                self.readable().await.map_err(WriteError::from_read)?;
+                Ok(Start::Known(Outcome::Written(Written { slot, old, new })))
+            }
+        }
+    }
+
+    async fn newest(&self, key: &Rc<[u8]>) -> Result<Newest, storage::ReadError> {
+        self.engine.newest(self.row.id, key).await
+    }
+
+    /// Waits until what was proposed in this reign for a slot is applied, and until this member is sure to
+    /// lead. An answer that reveals it waits for this: it may still be lost, or may be old already.
+    async fn settled(&self, pending: Option<Slot>, reign: u64) -> Result<(), WriteError> {
+        if let Some(slot) = pending {
+            self.chosen(Proposal { slot, reign }).await?;
+        }
+        self.readable().await.map_err(WriteError::from_read)?;
+        if self.reign.get() == reign { Ok(()) } else { Err(self.redirect().into()) }
+    }
+
+    /// Waits until a proposal is chosen; that it never will be is not known to anybody.
+    async fn chosen(&self, Proposal { slot, reign }: Proposal) -> Result<(), WriteError> {
+        poll_fn(|context| {
+            let now = self.reign.get();
+            let lost_at = (now == reign + 1).then(|| self.reign_ended_at.get());
+            if now == reign && self.applied() >= slot || lost_at.is_some_and(|ended| ended >= slot) {
+                return Poll::Ready(Ok(()));
+            }
+            if now != reign {
+                return Poll::Ready(Err(WriteError::Unknown));
+            }
+            if let Some(error) = self.halted_by.borrow().as_ref() {
+                let known = matches!(error, WriteError::Log(_));
+                return Poll::Ready(Err(if known { error.clone() } else { WriteError::Unknown }));
+            }
+            self.waiting.borrow_mut().push((slot, context.waker().clone()));
+            Poll::Pending
+        })
+        .await
     }
 
     /// Makes the new image from the change and proposes it.
@@ -267,35 +505,53 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         &self,
         key: &Rc<[u8]>,
         change: Change<'_>,
-        before: Option<&[u8]>,
-    ) -> Result<(Option<Image>, (storage::Durable, Slot)), WriteError> {
+        before: Option<&Image>,
+        terms: Terms<'_>,
+        reign: u64,
+    ) -> Result<(Option<Image>, Proposal), WriteError> {
         let made;
         let item = match change {
             Change::Delete => None,
             Change::Put(item) => Some((item, ItemView::check(item)?.header())),
             Change::Update { program, key_item } => {
-                let view = before.map(ItemView::parse).transpose()?;
+                let view = before.map(|image| ItemView::parse(image)).transpose()?;
                 let key_attributes = ItemView::check(key_item)?.to_attributes();
                 made = encode_item(&program.apply(view.as_ref(), &key_attributes)?);
                 Some((made.as_slice(), ItemView::parse(&made)?.header()))
             }
         };
-        self.propose(key, item)
+        let note = terms.token.map(|token| TokenNote {
+            token,
+            wants_new: terms.return_new,
+            old: before.filter(|_| terms.return_old).map(|image| &image[..]),
+        });
+        self.propose(key, item, note, reign)
     }
 
-    /// Gives the write its slot and hands it to the log. Nothing is awaited here: what was read under a
-    /// latch still holds.
+    /// Gives the write its slot and hands it to consensus, which writes it and sends it at the same moment.
+    /// Nothing is awaited here: what was read under a latch still holds, if the reign is the same.
     fn propose(
         &self,
         key: &Rc<[u8]>,
         item: Option<(&[u8], StoredHeader)>,
-    ) -> Result<(Option<Image>, (storage::Durable, Slot)), WriteError> {
+        note: Option<TokenNote<'_>>,
+        reign: u64,
+    ) -> Result<(Option<Image>, Proposal), WriteError> {
         if self.is_closed() {
             return Err(WriteError::NotOwned(self.row.id));
         }
-        let slot = self.proposed_slot.get().next();
+        if let Some(error) = self.halted_by.borrow().as_ref() {
+            return Err(error.clone());
+        }
+        let mut group = self.group.borrow_mut();
+        if !group.leads() || self.reign.get() != reign {
+            drop(group);
+            return Err(self.redirect().into());
+        }
+        let end = group.replica.end();
+        let slot = end.slot.next();
         let mut clock = self.clock.get();
-        let timestamp = clock.tick(self.runtime.wall_ns());
+        let timestamp = clock.tick(self.hub.runtime.wall_ns());
         let image = item.map(|(bytes, header)| {
             let mut image: Image = Rc::from(bytes);
             let unique = Rc::get_mut(&mut image).expect("made on the line above");
@@ -306,32 +562,75 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             Some(image) => Operation::Put { key: key.clone(), image: image.clone() },
             None => Operation::Delete { key: key.clone() },
         };
-        let entry = Entry { slot, ballot: SOLE_BALLOT, timestamp, operations: vec![operation] };
-        let durable = self.engine.append(self.row.id, entry)?;
-        self.proposed_slot.set(slot);
+        let token = note.as_ref().map(|note| note.token);
+        let entry = Entry {
+            slot,
+            timestamp,
+            operations: vec![operation],
+            note: note.map_or_else(Vec::new, |note| note.encode()),
+            ..Entry::default()
+        };
+        self.engine.admits(self.row.id, [&entry])?;
+        let checksum = entry.checksum(self.row.id, self.row.generation, end.checksum);
+        if let Err(refused) = self.propose_entry(&mut group, entry, checksum) {
+            drop(group);
+            return Err(match refused {
+                paxos::Refused::NotLeader(_) | paxos::Refused::BadSwap => self.redirect().into(),
+                paxos::Refused::SwapPending | paxos::Refused::Full => storage::Refused::Busy.into(),
+            });
+        }
+        if let Some(token) = token.filter(|_| self.applied() < slot) {
+            group.pending_tokens.insert((token.session, token.sequence), slot);
+        }
         self.clock.set(clock);
-        self.proposed.borrow_mut().insert(key.clone(), Proposed { slot, image: image.clone() });
-        Ok((image, (durable, slot)))
+        Ok((image, Proposal { slot, reign }))
     }
 
-    /// Applies everything up to a slot that is durable, and with a single copy thereby chosen.
-    fn chosen(&self, key: &Rc<[u8]>, slot: Slot) {
-        if slot > self.applied_slot.get() {
-            self.engine.apply(self.row.id, slot);
-            self.applied_slot.set(slot);
-            self.watching.borrow_mut().drain(..).for_each(Waker::wake);
-        }
-        let mut proposed = self.proposed.borrow_mut();
-        if proposed.get(key).is_some_and(|newest| newest.slot == slot) {
-            proposed.remove(key);
-        }
+    /// Whether this member may answer strongly consistent reads now; if so, in which reign.
+    fn may_read(&self) -> Option<u64> {
+        let group = self.group.borrow();
+        let now = self.now(&group.replica);
+        let facts = self.surroundings(&group.places);
+        group.replica.may_read(now, &facts).then(|| self.reign.get())
     }
 
-    async fn newest(&self, key: &Rc<[u8]>) -> Result<Newest, storage::ReadError> {
-        if let Some(newest) = self.proposed.borrow().get(key) {
-            return Ok(Newest { image: newest.image.clone(), pending: Some(newest.slot) });
+    /// Waits, if this member leads, until it is sure of it; not for long.
+    async fn readable(&self) -> Result<u64, ReadError> {
+        if let Some(reign) = self.may_read() {
+            return Ok(reign);
         }
-        Ok(Newest { image: self.engine.get(self.row.id, key).await?, pending: None })
+        let mut sleep = pin!(self.hub.runtime.sleep(LEASE_PATIENCE));
+        poll_fn(|context| {
+            if let Some(reign) = self.may_read() {
+                return Poll::Ready(Ok(reign));
+            }
+            let over = sleep.as_mut().poll(context).is_ready() || self.halted.get() || self.is_closed();
+            let group = self.group.borrow();
+            let sole = group.replica.configuration().ids() == [group.replica.member().id];
+            if over || !(group.leads() || sole) {
+                drop(group);
+                return Poll::Ready(Err(self.redirect().into()));
+            }
+            self.readers.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Whether a read that began in `reign` may be answered, now that the data is read.
+    fn still_readable(&self, reign: u64) -> Result<(), ReadError> {
+        if self.may_read() == Some(reign) { Ok(()) } else { Err(self.redirect().into()) }
+    }
+
+    /// Whether this member has what eventually consistent reads are answered from.
+    fn has_content(&self) -> Result<(), ReadError> {
+        let group = self.group.borrow();
+        let kind = group.replica.configuration().kind(group.replica.member().id);
+        if kind == Some(MemberKind::Storage) {
+            return Ok(());
+        }
+        drop(group);
+        Err(self.redirect().into())
     }
 
     /// The stored item of a key, strongly consistent.
@@ -339,6 +638,22 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// # Errors
     /// See [`ReadError`].
     pub async fn get(&self, key: &[u8]) -> Result<Option<Image>, ReadError> {
+        let reign = self.readable().await?;
+        let image = self.read(key).await?;
+        self.still_readable(reign)?;
+        Ok(image)
+    }
+
+    /// The stored item of a key as of some moment not long ago: what is applied here.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn get_eventual(&self, key: &[u8]) -> Result<Option<Image>, ReadError> {
+        self.has_content()?;
+        self.read(key).await
+    }
+
+    async fn read(&self, key: &[u8]) -> Result<Option<Image>, ReadError> {
         if !self.row.owns(key) {
             return Err(ReadError::NotOwned(self.row.id));
         }
@@ -351,6 +666,22 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// # Errors
     /// See [`ReadError`].
     pub async fn range(&self, request: RangeRequest<'_>) -> Result<Page, ReadError> {
+        let reign = self.readable().await?;
+        let page = self.page(request).await?;
+        self.still_readable(reign)?;
+        Ok(page)
+    }
+
+    /// A page of a range as of some moment not long ago: what is applied here.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub async fn range_eventual(&self, request: RangeRequest<'_>) -> Result<Page, ReadError> {
+        self.has_content()?;
+        self.page(request).await
+    }
+
+    async fn page(&self, request: RangeRequest<'_>) -> Result<Page, ReadError> {
         let lower = request.lower.max(&self.row.lower).to_vec();
         let upper = match (request.upper, self.row.upper.as_deref()) {
             (Some(asked), Some(own)) => Some(asked.min(own).to_vec()),
@@ -387,7 +718,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// Waits until more than `after` is applied, `patience` has passed, or the partition closes; yields
     /// the slot applied last.
     pub async fn changed(&self, after: Slot, patience: Duration) -> Slot {
-        let mut sleep = pin!(self.runtime.sleep(patience));
+        let mut sleep = pin!(self.hub.runtime.sleep(patience));
         poll_fn(|context| {
             let over = sleep.as_mut().poll(context).is_ready();
             if over || self.is_closed() || self.applied() > after {

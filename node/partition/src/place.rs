@@ -66,10 +66,7 @@ impl Membership {
 
     /// The members with their places.
     pub fn seats(&self) -> impl Iterator<Item = Seat> + '_ {
-        self.configuration
-            .members()
-            .zip(&self.places)
-            .map(|(member, &place)| Seat { member, place })
+        self.configuration.members().zip(&self.places).map(|(member, &place)| Seat { member, place })
     }
 
     pub(crate) fn write(&self, to: &mut Writer) {
@@ -163,8 +160,10 @@ mod tests {
             member: member(id, kind),
             place: Place { node: NodeId(node), shard: ShardId(shard) },
         };
-        let founders =
-            Membership::first(&[seat(1, MemberKind::Storage, 0x11, 0x21), seat(2, MemberKind::Log, 0x12, 0x22)]);
+        let founders = Membership::first(&[
+            seat(1, MemberKind::Storage, 0x11, 0x21),
+            seat(2, MemberKind::Log, 0x12, 0x22),
+        ]);
         let charter = Charter { member: member(2, MemberKind::Log), founders, row: b"row".to_vec() };
         let bytes = charter.encode();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 /// For how long outcomes are known, in entry time.
-pub(crate) const OUTCOMES_KEPT_NS: u64 = 30_000_000_000;
+pub const OUTCOMES_KEPT_NS: u64 = 30_000_000_000;
 /// Most bytes of outcomes of one partition; beyond them the oldest are forgotten.
 const OUTCOMES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What an outcome takes besides its images.

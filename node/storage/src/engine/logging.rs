@@ -202,6 +202,12 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         self.inner.partitions.borrow().get(id).map_or(Position::default(), |partition| partition.end)
     }
 
+    /// The greatest timestamp in a partition's log; 0 if it is not here.
+    pub fn last_timestamp(&self, id: PartitionId) -> Timestamp {
+        let partitions = self.inner.partitions.borrow();
+        partitions.get(id).map_or(Timestamp(0), |partition| partition.last_timestamp)
+    }
+
     /// The life of a partition that is here.
     pub fn generation(&self, id: PartitionId) -> Option<Generation> {
         self.inner.partitions.borrow().get(id).map(|partition| partition.generation)
