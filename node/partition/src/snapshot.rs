@@ -27,6 +27,8 @@ const PIECE_PATIENCE: Duration = Duration::from_millis(300);
 const PIECE_ATTEMPTS: u32 = 10;
 /// How long a state stays pinned that nobody asks for.
 const PIN_KEPT_NS: u64 = 30_000_000_000;
+/// A state younger than this serves whoever asks for a new one: the question was probably repeated.
+const PIN_FRESH_NS: u64 = 2_000_000_000;
 /// States pinned at the same time.
 const PINS_MAX: usize = 2;
 
@@ -38,6 +40,7 @@ pub(crate) struct Pin {
     base: Anchor,
     pinned: Pinned,
     end: SnapshotEnd,
+    made_ns: u64,
     touched_ns: u64,
 }
 
@@ -77,9 +80,13 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         let now_ns = self.hub.runtime.now_ns();
         let mut pins = self.pins.borrow_mut();
         pins.retain(|pin| pin.touched_ns.saturating_add(PIN_KEPT_NS) > now_ns);
-        if base.is_none() {
+        let fresh = |pin: &Pin| pin.to == to && pin.made_ns.saturating_add(PIN_FRESH_NS) > now_ns;
+        if base.is_none() && !pins.iter().any(fresh) {
             pins.retain(|pin| pin.to != to);
-            let Some(pin) = self.pin_for(to, now_ns).filter(|_| pins.len() < PINS_MAX) else { return };
+            if pins.len() >= PINS_MAX {
+                return;
+            }
+            let Some(pin) = self.pin_for(to, now_ns) else { return };
             pins.push(pin);
         }
         let wanted = |pin: &&mut Pin| pin.to == to && base.is_none_or(|slot| pin.base.slot == slot);
@@ -98,7 +105,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         }
         let pinned = self.engine.pin(self.row().id).ok()?;
         let end = SnapshotEnd { timestamp: self.last_timestamp(), state: group.state() };
-        Some(Pin { to, base: group.replica.chosen(), pinned, end, touched_ns: now_ns })
+        Some(Pin { to, base: group.replica.chosen(), pinned, end, made_ns: now_ns, touched_ns: now_ns })
     }
 
     /// Takes a piece in, if it is the one that is waited for.

@@ -28,6 +28,8 @@ use std::time::Duration;
 pub const ID: PartitionId = PartitionId(7);
 pub const GENERATION: Generation = Generation(1);
 
+/// Keys and stored items.
+pub type Items = Vec<(Vec<u8>, Vec<u8>)>;
 pub type TestShard = Shard<MemoryDisk, CoreRuntime>;
 pub type TestPartition = Partition<MemoryDisk, CoreRuntime>;
 
@@ -171,9 +173,7 @@ impl World {
     pub fn create(&mut self, core: usize, member: Member) {
         let (shard, founders) = (self.shard(core), [seat(0), seat(1), seat(2)]);
         let row = encode_item(&row().to_attributes());
-        self.runtime
-            .block_on(&self.disks[core], shard.create_member(ID, &row, &founders, member))
-            .unwrap();
+        self.runtime.block_on(&self.disks[core], shard.create_member(ID, &row, &founders, member)).unwrap();
     }
 
     /// Starts a core on what its disk holds.
@@ -314,7 +314,7 @@ impl World {
     }
 
     /// Everything applied on a core, and up to which slot.
-    pub fn content(&mut self, core: usize) -> (u64, Vec<(Vec<u8>, Vec<u8>)>) {
+    pub fn content(&mut self, core: usize) -> (u64, Items) {
         let partition = self.partition(core);
         let read = async move {
             let request = RangeRequest {
@@ -337,6 +337,19 @@ impl World {
         }
     }
 
+    /// What a member says of itself.
+    pub fn describe(&self, core: usize) -> String {
+        let partition = self.partition(core);
+        let redirect = partition.redirect();
+        format!(
+            "core {core}: {:?}, applied {}, leader {:?}, members {:?}",
+            partition.standing(),
+            partition.applied(),
+            redirect.leader,
+            redirect.members.configuration.ids(),
+        )
+    }
+
     /// Waits until these cores have applied the same slot, and checks that they hold the same.
     pub fn settle(&mut self, cores: &[usize]) {
         let same = |world: &World| {
@@ -344,7 +357,10 @@ impl World {
                 cores.iter().map(|&core| world.partition(core).applied().0).collect();
             applied.len() == 1
         };
-        assert!(self.until(Duration::from_secs(30), same), "not all get to the same slot");
+        if !self.until(Duration::from_secs(30), same) {
+            let states: Vec<String> = cores.iter().map(|&core| self.describe(core)).collect();
+            panic!("not all get to the same slot: {states:#?}");
+        }
         let contents: Vec<_> = cores.iter().map(|&core| self.content(core)).collect();
         for (at, content) in contents.iter().enumerate() {
             assert!(*content == contents[0], "cores {} and {} differ", cores[at], cores[0]);
