@@ -194,7 +194,6 @@ impl Recorded {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failed step is a failed test")]
     use super::*;
 
     fn token(sequence: u64, lowest: u64) -> RequestToken {
