@@ -1,9 +1,30 @@
 //! What can go wrong with a partition, and whose fault it was.
 
+use crate::place::Membership;
 use evenkeel_expression::UpdateError;
 use evenkeel_model::catalogue::RowError;
 use evenkeel_model::{Generation, ItemError, PartitionId};
+use evenkeel_paxos::MemberId;
 use evenkeel_storage as storage;
+use std::fmt;
+
+/// Where to ask instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Who leads, if this member knows.
+    pub leader: Option<MemberId>,
+    /// The members.
+    pub members: Membership,
+}
+
+impl fmt::Display for Redirect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.leader {
+            Some(leader) => write!(f, "ask member {leader}, which leads"),
+            None => write!(f, "ask the other members, or again"),
+        }
+    }
+}
 
 /// Why a write was not carried out.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -11,6 +32,17 @@ pub enum WriteError {
     /// The key is not one that this partition owns: the asker's map is old.
     #[error("the key is not in the range of partition {0}; look the partition up again")]
     NotOwned(PartitionId),
+    /// This member does not lead; nothing was done.
+    #[error("this replica does not lead: {0}")]
+    NotLeader(Box<Redirect>),
+    /// Leadership was lost while the write was under way: it may be chosen or not. Ask again, with the same
+    /// token.
+    #[error("whether the write was made is not known; repeat it")]
+    Unknown,
+    /// The token is below the session's lowest unanswered sequence: this is a late duplicate of a write
+    /// whose answer has arrived.
+    #[error("the write is a duplicate of one that was answered")]
+    Stale,
     /// The key is empty or over the limit.
     #[error("a key of {0} bytes is not between 1 and {max} bytes", max = evenkeel_model::limits::ENCODED_KEY_BYTES_MAX)]
     KeyBytes(usize),
@@ -31,12 +63,39 @@ pub enum WriteError {
     Read(#[from] storage::ReadError),
 }
 
+impl WriteError {
+    /// A read that a write rests on was not answered.
+    pub(crate) fn from_read(error: ReadError) -> WriteError {
+        match error {
+            ReadError::NotOwned(id) => WriteError::NotOwned(id),
+            ReadError::NotLeader(redirect) => WriteError::NotLeader(redirect),
+            ReadError::Item(error) => WriteError::Item(error),
+            ReadError::Engine(error) => WriteError::Read(error),
+        }
+    }
+}
+
+impl From<Redirect> for WriteError {
+    fn from(redirect: Redirect) -> Self {
+        WriteError::NotLeader(Box::new(redirect))
+    }
+}
+
+impl From<Redirect> for ReadError {
+    fn from(redirect: Redirect) -> Self {
+        ReadError::NotLeader(Box::new(redirect))
+    }
+}
+
 /// Why a read was not answered.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReadError {
     /// The key or range is not one that this partition owns: the asker's map is old.
     #[error("the key is not in the range of partition {0}; look the partition up again")]
     NotOwned(PartitionId),
+    /// This member does not lead, or is not sure that it does, or has no items.
+    #[error("this replica cannot answer: {0}")]
+    NotLeader(Box<Redirect>),
     /// A stored item is malformed.
     #[error(transparent)]
     Item(#[from] ItemError),

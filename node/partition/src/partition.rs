@@ -1,176 +1,110 @@
-//! One partition: its write path and its read path.
+//! One member of one partition's group: its state, what it is, and who waits for what.
+//!
+//! `write.rs` is its write path, `read.rs` its read path; what consensus asks is done in `group.rs`.
 
-use crate::error::{ReadError, WriteError};
+mod read;
+mod write;
+
+pub use read::{Counts, Page, RangeRequest};
+pub use write::{Change, Outcome, Terms, Written};
+
+use crate::error::{Redirect, WriteError};
+use crate::group::Group;
+use crate::hub::Hub;
+use crate::journal::Journal;
 use crate::latch::Latches;
-use evenkeel_expression::{ConditionView, UpdateView};
+use crate::place::Seat;
+use crate::snapshot::{Fetch, Pins};
 use evenkeel_model::catalogue::PartitionRow;
-use evenkeel_model::item::stored_item_bytes;
-use evenkeel_model::limits::ENCODED_KEY_BYTES_MAX;
-use evenkeel_model::{
-    Ballot, HybridClock, ItemError, ItemView, Slot, StoredHeader, Timestamp, encode_item, stamp_item,
-};
-use evenkeel_storage::{self as storage, Disk, Engine, Entry, Operation, Runtime};
+use evenkeel_model::{HybridClock, Slot, Timestamp};
+use evenkeel_paxos::{self as paxos, Input, MemberId, Standing};
+use evenkeel_storage::{self as storage, Disk, Engine, Runtime};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::rc::Rc;
-use std::task::{Poll, Waker};
-use std::time::Duration;
-
-/// The single copy leads for ever; replication gives ballots their meaning.
-const SOLE_BALLOT: Ballot = Ballot { round: 1, replica: 0 };
-
-/// How often it is looked whether the log has failed, while a write of it is waited for.
-const SETTLE_PATIENCE: Duration = Duration::from_millis(100);
+use std::rc::{Rc, Weak};
+use std::task::Waker;
 
 /// A stored item's bytes.
 type Image = Rc<[u8]>;
 
-/// One copy of one partition. Its methods may be under way many times at once, on one core.
+/// One member of one partition's group. Its methods may be under way many times at once, on one core.
 pub struct Partition<D: Disk, R: Runtime> {
     row: PartitionRow,
-    engine: Engine<D, R>,
-    runtime: R,
+    pub(crate) engine: Engine<D, R>,
+    pub(crate) hub: Rc<Hub<R>>,
+    pub(crate) journal: Rc<Journal<Partition<D, R>>>,
+    this: Weak<Partition<D, R>>,
+    pub(crate) group: RefCell<Group>,
     clock: Cell<HybridClock>,
-    proposed_slot: Cell<Slot>,
     applied_slot: Cell<Slot>,
     closed: Cell<bool>,
-    /// The newest image proposed for each key that has a write under way.
-    proposed: RefCell<HashMap<Rc<[u8]>, Proposed>>,
+    /// Nothing more is written; why.
+    pub(crate) halted: Cell<bool>,
+    halted_by: RefCell<Option<WriteError>>,
+    /// Others reach the leader and this member does not, for too long.
+    pub(crate) blocked: Cell<bool>,
+    /// A chosen swap has removed this member.
+    pub(crate) removed: Cell<bool>,
+    leading: Cell<bool>,
+    /// Counts how often leadership was lost.
+    reign: Cell<u64>,
+    /// What was applied when it was lost last.
+    reign_ended_at: Cell<Slot>,
     latches: Latches,
+    /// Writes that wait for their slots to be chosen.
+    waiting: RefCell<Vec<(Slot, Waker)>>,
+    /// Reads that wait for the lease.
+    readers: RefCell<Vec<Waker>>,
     watching: RefCell<Vec<Waker>>,
-}
-
-struct Proposed {
-    slot: Slot,
-    image: Option<Image>,
-}
-
-/// The newest image of a key, durable or not.
-struct Newest {
-    image: Option<Image>,
-    /// The slot that put it there, if that is not applied yet.
-    pending: Option<Slot>,
-}
-
-/// A durable write.
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// Where it stands in the partition's log.
-    pub slot: Slot,
-    /// The stored item it replaced, if that was asked for and there was one.
-    pub old: Option<Image>,
-    /// The stored item that is there now, if that was asked for and there is one.
-    pub new: Option<Image>,
-}
-
-/// How a write on terms went.
-#[derive(Clone, Debug)]
-pub enum Outcome {
-    /// It is durable.
-    Written(Written),
-    /// The condition does not hold; nothing was written.
-    ConditionFailed {
-        /// The stored item it was held against, if that was asked for and there is one.
-        old: Option<Image>,
-    },
-}
-
-/// What a write makes of an item.
-#[derive(Clone, Copy)]
-pub enum Change<'a> {
-    /// The item, as `model::encode_item` made it, takes the place of the one before.
-    Put(&'a [u8]),
-    /// The item goes; there need not be one.
-    Delete,
-    /// The item is changed, or made from its key attributes.
-    Update {
-        /// What is changed.
-        program: UpdateView<'a>,
-        /// The key attributes, as `model::encode_item` made them.
-        key_item: &'a [u8],
-    },
-}
-
-/// On what terms an item is written, and what is wanted of it.
-#[derive(Clone, Copy, Default)]
-pub struct Terms<'a> {
-    /// What must hold for the item that is there.
-    pub condition: Option<ConditionView<'a>>,
-    /// Whether the item before is wanted.
-    pub return_old: bool,
-    /// Whether the item that is there afterwards is wanted.
-    pub return_new: bool,
-    /// Whether the item is wanted for which the condition does not hold.
-    pub return_old_on_failure: bool,
-}
-
-/// A range of encoded keys to be read.
-#[derive(Clone)]
-pub struct RangeRequest<'a> {
-    /// The least key wanted.
-    pub lower: &'a [u8],
-    /// The least key behind the range; nothing for no end.
-    pub upper: Option<&'a [u8]>,
-    /// Whether to begin at the upper end.
-    pub reverse: bool,
-    /// Most items wanted.
-    pub items_max: usize,
-    /// Most data wanted, by DynamoDB's item sizes; the item that reaches it is the last one.
-    pub bytes_max: usize,
-    /// What must hold for an item to be in the page; limits count items whether it holds or not.
-    pub filter: Option<ConditionView<'a>>,
-}
-
-/// Consecutive items of a range.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// The slot up to which the log was applied when the page was read.
-    pub applied: Slot,
-    /// Keys and stored items, in the order asked for.
-    pub items: Vec<(Rc<[u8]>, Image)>,
-    /// Whether the range holds more behind what was looked at.
-    pub more: bool,
-    /// How many items were looked at.
-    pub scanned: usize,
-    /// Their size by DynamoDB's rules.
-    pub scanned_bytes: u64,
-    /// The key of the item looked at last.
-    pub last: Option<Rc<[u8]>>,
-}
-
-/// How much a partition holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Items.
-    pub items: u64,
-    /// Their size by DynamoDB's rules, in bytes.
-    pub bytes: u64,
+    pub(crate) fetching: RefCell<Option<Fetch>>,
+    pub(crate) pins: Pins,
 }
 
 impl<D: Disk, R: Runtime> Partition<D, R> {
-    /// Takes up a partition whose log ends at `last_slot`, all of it durable and so applied now.
+    /// A member of a group, as its log describes it.
     pub(crate) fn open(
         row: PartitionRow,
         engine: Engine<D, R>,
-        runtime: R,
-        last_slot: Slot,
+        hub: Rc<Hub<R>>,
+        journal: Rc<Journal<Partition<D, R>>>,
+        group: Group,
         last_timestamp: Timestamp,
-    ) -> Partition<D, R> {
-        engine.apply(row.id, last_slot);
-        Partition {
+    ) -> Rc<Partition<D, R>> {
+        let applied = group.replica.chosen().slot;
+        let sole = group.replica.configuration().ids() == [group.replica.member().id];
+        if !sole {
+            engine.keep(row.id, hub.config.tail_bytes_max);
+        }
+        let partition = Rc::new_cyclic(|this| Partition {
             row,
             engine,
-            runtime,
+            hub,
+            journal,
+            this: this.clone(),
+            group: RefCell::new(group),
             clock: Cell::new(HybridClock::after(last_timestamp)),
-            proposed_slot: Cell::new(last_slot),
-            applied_slot: Cell::new(last_slot),
+            applied_slot: Cell::new(applied),
             closed: Cell::new(false),
-            proposed: RefCell::default(),
+            halted: Cell::new(false),
+            halted_by: RefCell::default(),
+            blocked: Cell::new(false),
+            removed: Cell::new(false),
+            leading: Cell::new(false),
+            reign: Cell::new(0),
+            reign_ended_at: Cell::new(Slot(0)),
             latches: Latches::default(),
+            waiting: RefCell::default(),
+            readers: RefCell::default(),
             watching: RefCell::default(),
-        }
+            fetching: RefCell::default(),
+            pins: Pins::default(),
+        });
+        // A group with one member elects itself at once.
+        partition.tell(if sole { Input::Campaign } else { Input::Tick });
+        partition
+    }
+
+    pub(crate) fn this(&self) -> Rc<Partition<D, R>> {
+        self.this.upgrade().expect("whoever calls a method holds it")
     }
 
     /// What the partition is: its table, range and generation.
@@ -182,7 +116,125 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// shard to stop.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+        self.wake_all();
+    }
+
+    /// Nothing more is written: the log is full to its last block, or the partition has been dropped.
+    pub(crate) fn halt(&self, refused: &storage::Refused) {
+        self.halt_with(WriteError::Refused(refused.clone()));
+    }
+
+    pub(crate) fn halt_because(&self, reason: &storage::WalFailed) {
+        self.halt_with(WriteError::Log(reason.clone()));
+    }
+
+    fn halt_with(&self, error: WriteError) {
+        self.halted.set(true);
+        self.halted_by.borrow_mut().get_or_insert(error);
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         self.watching.borrow_mut().drain(..).for_each(Waker::wake);
+        self.waiting.borrow_mut().drain(..).for_each(|(_, waker)| waker.wake());
+        self.wake_readers();
+    }
+
+    pub(crate) fn wake_readers(&self) {
+        self.readers.borrow_mut().drain(..).for_each(Waker::wake);
+    }
+
+    /// Leadership was won, or it was not, or is no longer.
+    pub(crate) fn leadership_changed(&self, leads: bool) {
+        if self.leading.replace(leads) && !leads {
+            self.reign.set(self.reign.get() + 1);
+            self.reign_ended_at.set(self.applied());
+        }
+        self.wake_all();
+    }
+
+    /// Takes note that the log is applied up to a slot.
+    pub(crate) fn set_applied(&self, slot: Slot) {
+        self.applied_slot.set(slot);
+        self.watching.borrow_mut().drain(..).for_each(Waker::wake);
+        self.waiting.borrow_mut().retain(|(waits_for, waker)| {
+            let over = *waits_for <= slot;
+            if over {
+                waker.wake_by_ref();
+            }
+            !over
+        });
+    }
+
+    /// Takes note of a timestamp in the log: the next one made here is greater.
+    pub(crate) fn observe(&self, timestamp: Timestamp) {
+        let mut clock = self.clock.get();
+        clock.observe(timestamp);
+        self.clock.set(clock);
+    }
+
+    /// What this member is at the moment.
+    pub fn standing(&self) -> Standing {
+        self.group.borrow().replica.standing()
+    }
+
+    /// Which member this is.
+    pub fn member(&self) -> MemberId {
+        self.group.borrow().replica.member().id
+    }
+
+    /// Hands leadership over, if this member has it.
+    pub fn transfer(&self, to: Option<MemberId>) {
+        self.tell(Input::Transfer { to });
+    }
+
+    /// Stands for election.
+    pub fn campaign(&self) {
+        self.tell(Input::Campaign);
+    }
+
+    /// Begins to put a new member in the place of another. Its replica must have been created
+    /// ([`Shard::join`](crate::Shard::join)).
+    ///
+    /// # Errors
+    /// See [`paxos::Refused`].
+    pub fn swap(&self, remove: MemberId, add: Seat) -> Result<(), paxos::Refused> {
+        self.swap_member(remove, add)
+    }
+
+    /// Whether others have said for too long that they reach a leader whom this member does not reach.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.get()
+    }
+
+    /// Whether a chosen swap has removed this member: it may be dropped.
+    pub fn is_removed(&self) -> bool {
+        self.removed.get()
+    }
+
+    /// Who leads, as far as this member knows, and who the members are.
+    pub fn redirect(&self) -> Redirect {
+        let group = self.group.borrow();
+        let leader = match group.replica.standing() {
+            Standing::Follower(leader) => leader,
+            Standing::Candidate => None,
+            Standing::Leader => Some(group.replica.member().id),
+        };
+        Redirect { leader, members: group.places.membership(group.replica.configuration()) }
+    }
+
+    /// Its records are gone from the engine: nothing more is written, and what was written ends as it may.
+    pub(crate) fn retire(&self) {
+        self.halted.set(true);
+        let sole = self.redirect().members.places.len() == 1;
+        if !sole {
+            self.halt_with(WriteError::Unknown);
+        }
+    }
+
+    /// The greatest timestamp in its log.
+    pub(crate) fn last_timestamp(&self) -> Timestamp {
+        self.engine.last_timestamp(self.row.id)
     }
 
     /// Whether the partition is about to be dropped.
@@ -194,231 +246,4 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     pub fn applied(&self) -> Slot {
         self.applied_slot.get()
     }
-
-    /// Replaces the item of a key; `item` is as `model::encode_item` made it. Durable when it returns.
-    ///
-    /// # Errors
-    /// See [`WriteError`]; only [`WriteError::Log`] leaves the outcome unknown.
-    pub async fn put(&self, key: &[u8], item: &[u8]) -> Result<(), WriteError> {
-        self.write(key, Change::Put(item), Terms::default()).await.map(drop)
-    }
-
-    /// Deletes the item of a key; there need not be one. Durable when it returns.
-    ///
-    /// # Errors
-    /// As [`Partition::put`].
-    pub async fn delete(&self, key: &[u8]) -> Result<(), WriteError> {
-        self.write(key, Change::Delete, Terms::default()).await.map(drop)
-    }
-
-    /// Writes the item of a key. Durable when it returns; that a condition has failed is told only when
-    /// what it was held against is durable.
-    ///
-    /// # Errors
-    /// As [`Partition::put`].
-    pub async fn write(
-        &self,
-        key: &[u8],
-        change: Change<'_>,
-        terms: Terms<'_>,
-    ) -> Result<Outcome, WriteError> {
-        self.check_key(key)?;
-        let key: Rc<[u8]> = Rc::from(key);
-        let reads = terms.return_old || terms.condition.is_some() || matches!(change, Change::Update { .. });
-        let (old, new, (durable, slot)) = if reads {
-            let latch = self.latches.hold(&key).await;
-            let before = self.newest(&key).await?;
-            if !holds(terms.condition, &before)? {
-                drop(latch);
-                self.settled(before.pending).await?;
-                let old = before.image.filter(|_| terms.return_old_on_failure);
-                return Ok(Outcome::ConditionFailed { old });
-            }
-            let (new, proposed) = self.propose_change(&key, change, before.image.as_deref())?;
-            (before.image, new, proposed)
-        } else {
-            self.latches.wait_free(&key).await;
-            let (new, proposed) = self.propose_change(&key, change, None)?;
-            (None, new, proposed)
-        };
-        durable.await?;
-        self.chosen(&key, slot);
-        let (old, new) = (old.filter(|_| terms.return_old), new.filter(|_| terms.return_new));
-        Ok(Outcome::Written(Written { slot, old, new }))
-    }
-
-    /// Waits until what was proposed for a slot is applied. An answer that reveals it waits for this: it
-    /// may still be lost.
-    async fn settled(&self, pending: Option<Slot>) -> Result<(), WriteError> {
-        while pending.is_some_and(|slot| self.applied() < slot) {
-            if let Some(failure) = self.engine.log_failure() {
-                return Err(failure.into());
-            }
-            if self.is_closed() {
-                return Err(WriteError::NotOwned(self.row.id));
-            }
-            self.changed(self.applied(), SETTLE_PATIENCE).await;
-        }
-        Ok(())
-    }
-
-    /// Makes the new image from the change and proposes it.
-    fn propose_change(
-        &self,
-        key: &Rc<[u8]>,
-        change: Change<'_>,
-        before: Option<&[u8]>,
-    ) -> Result<(Option<Image>, (storage::Durable, Slot)), WriteError> {
-        let made;
-        let item = match change {
-            Change::Delete => None,
-            Change::Put(item) => Some((item, ItemView::check(item)?.header())),
-            Change::Update { program, key_item } => {
-                let view = before.map(ItemView::parse).transpose()?;
-                let key_attributes = ItemView::check(key_item)?.to_attributes();
-                made = encode_item(&program.apply(view.as_ref(), &key_attributes)?);
-                Some((made.as_slice(), ItemView::parse(&made)?.header()))
-            }
-        };
-        self.propose(key, item)
-    }
-
-    /// Gives the write its slot and hands it to the log. Nothing is awaited here: what was read under a
-    /// latch still holds.
-    fn propose(
-        &self,
-        key: &Rc<[u8]>,
-        item: Option<(&[u8], StoredHeader)>,
-    ) -> Result<(Option<Image>, (storage::Durable, Slot)), WriteError> {
-        if self.is_closed() {
-            return Err(WriteError::NotOwned(self.row.id));
-        }
-        let slot = self.proposed_slot.get().next();
-        let mut clock = self.clock.get();
-        let timestamp = clock.tick(self.runtime.wall_ns());
-        let image = item.map(|(bytes, header)| {
-            let mut image: Image = Rc::from(bytes);
-            let unique = Rc::get_mut(&mut image).expect("made on the line above");
-            stamp_item(unique, StoredHeader { timestamp, slot, ..header });
-            image
-        });
-        let operation = match &image {
-            Some(image) => Operation::Put { key: key.clone(), image: image.clone() },
-            None => Operation::Delete { key: key.clone() },
-        };
-        let entry = Entry { slot, ballot: SOLE_BALLOT, timestamp, operations: vec![operation] };
-        let durable = self.engine.append(self.row.id, entry)?;
-        self.proposed_slot.set(slot);
-        self.clock.set(clock);
-        self.proposed.borrow_mut().insert(key.clone(), Proposed { slot, image: image.clone() });
-        Ok((image, (durable, slot)))
-    }
-
-    /// Applies everything up to a slot that is durable, and with a single copy thereby chosen.
-    fn chosen(&self, key: &Rc<[u8]>, slot: Slot) {
-        if slot > self.applied_slot.get() {
-            self.engine.apply(self.row.id, slot);
-            self.applied_slot.set(slot);
-            self.watching.borrow_mut().drain(..).for_each(Waker::wake);
-        }
-        let mut proposed = self.proposed.borrow_mut();
-        if proposed.get(key).is_some_and(|newest| newest.slot == slot) {
-            proposed.remove(key);
-        }
-    }
-
-    async fn newest(&self, key: &Rc<[u8]>) -> Result<Newest, storage::ReadError> {
-        if let Some(newest) = self.proposed.borrow().get(key) {
-            return Ok(Newest { image: newest.image.clone(), pending: Some(newest.slot) });
-        }
-        Ok(Newest { image: self.engine.get(self.row.id, key).await?, pending: None })
-    }
-
-    /// The stored item of a key, strongly consistent.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn get(&self, key: &[u8]) -> Result<Option<Image>, ReadError> {
-        if !self.row.owns(key) {
-            return Err(ReadError::NotOwned(self.row.id));
-        }
-        Ok(self.engine.get(self.row.id, key).await?)
-    }
-
-    /// A page of a range, strongly consistent. The range may reach beyond the partition's own; what is
-    /// beyond is another partition's to answer, and `more` does not count it.
-    ///
-    /// # Errors
-    /// See [`ReadError`].
-    pub async fn range(&self, request: RangeRequest<'_>) -> Result<Page, ReadError> {
-        let lower = request.lower.max(&self.row.lower).to_vec();
-        let upper = match (request.upper, self.row.upper.as_deref()) {
-            (Some(asked), Some(own)) => Some(asked.min(own).to_vec()),
-            (asked, own) => asked.or(own).map(<[u8]>::to_vec),
-        };
-        let applied = self.applied();
-        let query = storage::RangeQuery {
-            lower,
-            upper,
-            reverse: request.reverse,
-            items_max: request.items_max,
-            bytes_max: request.bytes_max,
-        };
-        let storage::Page { mut items, more } = self.engine.range(self.row.id, query).await?;
-        let scanned = items.len();
-        let scanned_bytes = items.iter().map(|(_, image)| stored_item_bytes(image)).sum();
-        let last = items.last().map(|(key, _)| key.clone());
-        if let Some(filter) = request.filter {
-            let mut malformed = None;
-            items.retain(|(_, image)| match ItemView::parse(image) {
-                Ok(item) => filter.holds(Some(&item)),
-                Err(error) => {
-                    malformed.get_or_insert(error);
-                    false
-                }
-            });
-            if let Some(error) = malformed {
-                return Err(error.into());
-            }
-        }
-        Ok(Page { applied, items, more, scanned, scanned_bytes, last })
-    }
-
-    /// Waits until more than `after` is applied, `patience` has passed, or the partition closes; yields
-    /// the slot applied last.
-    pub async fn changed(&self, after: Slot, patience: Duration) -> Slot {
-        let mut sleep = pin!(self.runtime.sleep(patience));
-        poll_fn(|context| {
-            let over = sleep.as_mut().poll(context).is_ready();
-            if over || self.is_closed() || self.applied() > after {
-                return Poll::Ready(self.applied());
-            }
-            self.watching.borrow_mut().push(context.waker().clone());
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// How much the partition holds.
-    pub fn counts(&self) -> Counts {
-        let counts = self.engine.counts(self.row.id);
-        Counts { items: counts.items, bytes: counts.bytes }
-    }
-
-    fn check_key(&self, key: &[u8]) -> Result<(), WriteError> {
-        if key.is_empty() || key.len() > ENCODED_KEY_BYTES_MAX {
-            return Err(WriteError::KeyBytes(key.len()));
-        }
-        if !self.row.owns(key) {
-            return Err(WriteError::NotOwned(self.row.id));
-        }
-        Ok(())
-    }
-}
-
-/// Whether there is no condition, or it holds for the newest image.
-fn holds(condition: Option<ConditionView<'_>>, newest: &Newest) -> Result<bool, ItemError> {
-    let Some(condition) = condition else { return Ok(true) };
-    let item = newest.image.as_deref().map(ItemView::parse).transpose()?;
-    Ok(condition.holds(item.as_ref()))
 }

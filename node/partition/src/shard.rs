@@ -1,40 +1,80 @@
-//! The partitions of one shard: which are here, created and dropped durably.
+//! The partitions of one shard, and the life of the core that runs it: which groups have a member here,
+//! what arrives for them, and the passing of time.
 
 use crate::error::{CreateError, OpenError, RowFault};
+use crate::group::{Group, Places, anchor, first_image, kind_of, read_state};
+use crate::hub::{CoreConfig, Hub};
+use crate::journal::Journal;
+use crate::message::{CoreMessage, GroupMessage};
 use crate::partition::Partition;
+use crate::place::{Charter, Membership, Place, Seat};
+use crate::sessions::{Sessions, TokenNote};
 use evenkeel_model::catalogue::PartitionRow;
-use evenkeel_model::{Generation, ItemView, PartitionId, Slot, Timestamp};
-use evenkeel_storage::{Disk, Engine, EngineStatistics, Recovery, Runtime, WalFailed};
-use std::cell::RefCell;
+use evenkeel_model::{Generation, ItemView, PartitionId};
+use evenkeel_paxos::{Durable, Entry as Vote, Member, MemberId, MemberKind, Record, Replica, Time};
+use evenkeel_storage::{Disk, Engine, EngineStatistics, RecoveredPartition, Recovery, Runtime, WalFailed};
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+/// The only member of a group with one.
+const SOLE_MEMBER: Member = Member { id: MemberId(1), kind: MemberKind::Storage };
 
 /// The partitions that share one engine, on one core.
 pub struct Shard<D: Disk, R: Runtime> {
+    core: Rc<Core<D, R>>,
+}
+
+struct Core<D: Disk, R: Runtime> {
     engine: Engine<D, R>,
-    runtime: R,
+    hub: Rc<Hub<R>>,
+    journal: Rc<Journal<Partition<D, R>>>,
     partitions: RefCell<HashMap<PartitionId, Rc<Partition<D, R>>>>,
+    /// The last frame that became durable, and when that was seen first.
+    progress: Cell<(u64, Time)>,
+}
+
+impl<D: Disk, R: Runtime> Drop for Shard<D, R> {
+    fn drop(&mut self) {
+        self.core.journal.close();
+        self.core.hub.close();
+    }
 }
 
 impl<D: Disk, R: Runtime> Shard<D, R> {
     /// Takes up the partitions that recovery found.
     ///
     /// # Errors
-    /// A partition whose recorded row is malformed: the log is of another version, or wrong.
-    pub fn open(engine: Engine<D, R>, runtime: R, recovery: &Recovery) -> Result<Shard<D, R>, OpenError> {
-        let mut partitions = HashMap::new();
+    /// A partition whose recorded description is malformed: the log is of another version, or wrong.
+    pub fn open(
+        engine: Engine<D, R>,
+        runtime: R,
+        config: CoreConfig,
+        recovery: &Recovery,
+    ) -> Result<Shard<D, R>, OpenError> {
+        // A log that held nothing is that of a core which never supported anybody.
+        let unclean = recovery.frames > 0;
+        let hub = Rc::new(Hub::new(runtime.clone(), config, recovery.life, unclean));
+        let journal = Journal::new();
+        runtime.spawn(journal.clone().run());
+        let progress = Cell::new((0, hub.now()));
+        let core = Core { engine, hub, journal, partitions: RefCell::default(), progress };
+        let shard = Shard { core: Rc::new(core) };
         for found in &recovery.partitions {
-            let row = parse_row(&found.meta).map_err(|fault| OpenError::from((found.id, fault)))?;
-            let partition =
-                Partition::open(row, engine.clone(), runtime.clone(), found.last_slot, found.last_timestamp);
-            partitions.insert(found.id, Rc::new(partition));
+            let partition = shard.core.take_up(found, true);
+            let partition = partition.map_err(|fault| OpenError::from((found.id, fault)))?;
+            shard.core.partitions.borrow_mut().insert(found.id, partition);
         }
-        Ok(Shard { engine, runtime, partitions: RefCell::new(partitions) })
+        runtime.spawn(keep_time(Rc::downgrade(&shard.core), shard.core.hub.clone()));
+        Ok(shard)
     }
 
     fn partition(&self, id: PartitionId, generation: Generation) -> Option<Rc<Partition<D, R>>> {
-        let partitions = self.partitions.borrow();
-        partitions.get(&id).filter(|partition| partition.row().generation == generation).cloned()
+        self.core.partition(id, generation)
     }
 
     /// The partition, if it is here under this generation and not being dropped.
@@ -44,20 +84,41 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
 
     /// How many partitions are here.
     pub fn partition_count(&self) -> usize {
-        self.partitions.borrow().len()
+        self.core.partitions.borrow().len()
     }
 
     /// The engine's counters.
     pub fn statistics(&self) -> EngineStatistics {
-        self.engine.statistics()
+        self.core.engine.statistics()
     }
 
-    /// Creates a partition as its stored catalogue row says; durable when it returns. One that is here
-    /// already under this generation is left as it is.
+    /// Takes in a message of another core.
+    pub fn receive(&self, from: Place, message: CoreMessage) {
+        self.core.receive(from, message);
+    }
+
+    /// Creates a partition with one copy, here, as its stored catalogue row says; durable when it returns.
+    /// One that is here already under this generation is left as it is.
     ///
     /// # Errors
     /// See [`CreateError`].
     pub async fn create(&self, id: PartitionId, stored_row: &[u8]) -> Result<(), CreateError> {
+        let seat = Seat { member: SOLE_MEMBER, place: self.core.hub.config.place };
+        self.create_member(id, stored_row, &[seat], SOLE_MEMBER).await
+    }
+
+    /// Creates a member of a group: one of its founders, or one that a swap is to bring in later. Durable when
+    /// it returns. One that is here already under this generation is left as it is.
+    ///
+    /// # Errors
+    /// See [`CreateError`].
+    pub async fn create_member(
+        &self,
+        id: PartitionId,
+        stored_row: &[u8],
+        founders: &[Seat],
+        member: Member,
+    ) -> Result<(), CreateError> {
         let row = parse_row(stored_row).map_err(|fault| CreateError::from((id, fault)))?;
         if row.id != id {
             return Err(CreateError::Row {
@@ -65,7 +126,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
                 reason: format!("it describes partition {}", row.id),
             });
         }
-        let here = self.partitions.borrow().get(&id).map(|partition| partition.row().generation);
+        let here = self.core.partitions.borrow().get(&id).map(|partition| partition.row().generation);
         match here {
             Some(here) if here == row.generation => return Ok(()),
             Some(here) if here > row.generation => {
@@ -73,10 +134,18 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
             }
             _ => {}
         }
-        self.engine.create_partition(id, row.generation, stored_row).await?;
-        let partition =
-            Partition::open(row, self.engine.clone(), self.runtime.clone(), Slot(0), Timestamp(0));
-        self.partitions.borrow_mut().insert(id, Rc::new(partition));
+        let charter = Charter { member, founders: Membership::first(founders), row: stored_row.to_vec() };
+        let (generation, meta) = (row.generation, charter.encode());
+        let fresh = self.core.engine.generation(id).is_none();
+        let created = self.core.engine.create_partition(id, generation, &meta);
+        let found = RecoveredPartition { id, generation, meta, ..RecoveredPartition::default() };
+        // What it writes first may share the frame of its creation.
+        let submitted = fresh && self.core.engine.generation(id).is_some();
+        let taken = submitted.then(|| self.core.take_up(&found, false));
+        created.await?;
+        let partition = taken.expect("what was created was submitted");
+        let partition = partition.map_err(|fault| CreateError::from((id, fault)))?;
+        self.core.partitions.borrow_mut().insert(id, partition);
         Ok(())
     }
 
@@ -89,19 +158,159 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         // From here on it answers nobody, and writes that wait for a latch are turned away. Until the
         // drop is durable it stays in the map, so that a drop which the log refused can be repeated.
         partition.close();
-        self.engine.drop_partition(id, generation).await?;
-        self.partitions.borrow_mut().remove(&id);
+        let dropped = self.core.engine.drop_partition(id, generation);
+        if self.core.engine.generation(id).is_none() {
+            partition.retire();
+        }
+        dropped.await?;
+        self.core.partitions.borrow_mut().remove(&id);
         Ok(())
     }
 
     /// Turns away what comes and lets every watcher go, so that requests under way end.
     pub fn close(&self) {
-        self.partitions.borrow().values().for_each(|partition| partition.close());
+        self.core.partitions.borrow().values().for_each(|partition| partition.close());
     }
 
     /// Why the log has stopped, if it has.
     pub fn log_failure(&self) -> Option<WalFailed> {
-        self.engine.log_failure()
+        self.core.engine.log_failure()
+    }
+}
+
+impl<D: Disk, R: Runtime> Core<D, R> {
+    fn partition(&self, id: PartitionId, generation: Generation) -> Option<Rc<Partition<D, R>>> {
+        let partitions = self.partitions.borrow();
+        partitions.get(&id).filter(|partition| partition.row().generation == generation).cloned()
+    }
+
+    /// All partitions, for a walk during which others may come and go.
+    fn all(&self) -> Vec<Rc<Partition<D, R>>> {
+        let mut all: Vec<_> = self.partitions.borrow().values().cloned().collect();
+        all.sort_by_key(|partition| partition.row().id);
+        all
+    }
+
+    /// A member as the log describes it.
+    fn take_up(&self, found: &RecoveredPartition, restarted: bool) -> Result<Rc<Partition<D, R>>, RowFault> {
+        let fault = |what: &str| RowFault(format!("{what} cannot be read"));
+        let charter = Charter::decode(&found.meta).ok_or_else(|| fault("its charter"))?;
+        let row = parse_row(&charter.row)?;
+        let (mut membership, mut sessions) = match &found.begun {
+            Some(state) => read_state(state).ok_or_else(|| fault("the state of its snapshot"))?,
+            None => (charter.founders.clone(), Sessions::default()),
+        };
+        if let Some(state) = &found.state {
+            membership = Membership::decode(state).ok_or_else(|| fault("its last swap"))?;
+        }
+        for entry in &found.noted {
+            let note = TokenNote::decode(&entry.note).ok_or_else(|| fault("the token of a write"))?;
+            sessions.record(&note, entry.slot, entry.timestamp, first_image(entry));
+        }
+        let mut places = Places::default();
+        places.learn_all(&self.hub, &charter.founders);
+        places.learn_all(&self.hub, &membership);
+        let mut votes = Vec::with_capacity(found.pending.len());
+        for (entry, checksum) in &found.pending {
+            let kind = kind_of(entry).ok_or_else(|| fault("a swap"))?;
+            votes.push(Vote { ballot: entry.ballot, checksum: *checksum, kind });
+            if let Some(next) = Membership::decode(&entry.note).filter(|_| entry.lasting) {
+                places.learn_all(&self.hub, &next);
+            }
+        }
+        let base = anchor(found.applied);
+        let mut durable = Durable::begin(base, membership.configuration);
+        durable.apply(&Record::Promise { ballot: found.promised }, &[]);
+        if !votes.is_empty() {
+            let record = Record::Accept { ballot: found.promised, after: base, chosen: base.slot };
+            durable.apply(&record, &votes);
+        }
+        // What a group with one member has promised is in its own log.
+        let sole = membership.configuration.ids() == [charter.member.id];
+        let votes_from = if restarted && !sole { self.hub.votes_from } else { Time::default() };
+        let replica = Replica::recover(charter.member, found.generation, &durable, votes_from);
+        let group = Group::new(replica, places, sessions);
+        let (engine, hub, journal) = (self.engine.clone(), self.hub.clone(), self.journal.clone());
+        Ok(Partition::open(row, engine, hub, journal, group, found.last_timestamp))
+    }
+
+    fn receive(&self, from: Place, message: CoreMessage) {
+        match message {
+            CoreMessage::Group(message) => self.deliver(from, message),
+            CoreMessage::Support { support, chosen } => {
+                if let Some(core) = self.hub.supported(from, &support) {
+                    self.all().iter().for_each(|partition| partition.on_liveness(core));
+                }
+                chosen.into_iter().for_each(|message| self.deliver(from, message));
+            }
+        }
+    }
+
+    fn deliver(&self, place: Place, message: GroupMessage) {
+        let GroupMessage { partition, generation, from, to, body } = message;
+        if let Some(partition) = self.partition(partition, generation) {
+            partition.receive(place, from, to, body);
+        }
+    }
+
+    /// Does what is due.
+    fn tick(&self) {
+        for core in self.hub.lapsed() {
+            self.all().iter().for_each(|partition| partition.on_liveness(core));
+        }
+        for id in self.hub.due() {
+            let partition = self.partitions.borrow().get(&id).cloned();
+            if let Some(partition) = partition {
+                partition.on_alarm();
+            }
+        }
+        let sent = self.hub.send_support(self.log_moves(), |core| {
+            self.all().iter().filter_map(|partition| partition.announcement(core)).collect()
+        });
+        if sent {
+            self.all().iter().for_each(|partition| partition.announced());
+        }
+    }
+
+    /// Whether the log of this core makes progress: with a stuck disk it must not ask for support.
+    fn log_moves(&self) -> bool {
+        let statistics = self.engine.statistics();
+        let (now, (durable, since)) = (self.hub.now(), self.progress.get());
+        let waits = statistics.writes_in_flight > 0 || statistics.frames_queued > 0;
+        if !waits || statistics.frame_durable != durable {
+            self.progress.set((statistics.frame_durable, now));
+            return self.engine.log_failure().is_none();
+        }
+        now < since.after(self.hub.config.support.lease_ns / 2)
+    }
+}
+
+/// Looks at the time whenever something is due, until the shard is gone.
+async fn keep_time<D: Disk, R: Runtime>(core: Weak<Core<D, R>>, hub: Rc<Hub<R>>) {
+    while !hub.is_closed() {
+        let due = hub.next_due();
+        let pause_ns = due.map(|due| due.0.saturating_sub(hub.now().0));
+        match pause_ns {
+            Some(0) => {
+                let Some(core) = core.upgrade() else { return };
+                core.tick();
+            }
+            Some(pause_ns) => {
+                let mut sleep = pin!(hub.runtime.sleep(Duration::from_nanos(pause_ns)));
+                poll_fn(|context| {
+                    hub.set_keeper(context);
+                    if hub.is_before(due) { Poll::Ready(()) } else { sleep.as_mut().poll(context) }
+                })
+                .await;
+            }
+            None => {
+                poll_fn(|context| {
+                    hub.set_keeper(context);
+                    if hub.is_before(None) { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+        }
     }
 }
 

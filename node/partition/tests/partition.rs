@@ -11,16 +11,19 @@ use evenkeel_model::{
     encode_item,
 };
 use evenkeel_partition::{
-    Change, Counts, Outcome, Partition, RangeRequest, ReadError, Shard, Terms, WriteError, Written,
+    Change, CoreConfig, Counts, OUTCOMES_KEPT_NS, Outcome, Partition, Place, RangeRequest, ReadError, Shard,
+    Terms, WriteError, Written,
 };
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
-use evenkeel_storage::{Engine, EngineConfig, RecoveredEntries, Refused, Runtime, WalConfig};
+use evenkeel_storage::{Engine, EngineConfig, Refused, Runtime, WalConfig};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 const ID: PartitionId = PartitionId(7);
 const GENERATION: Generation = Generation(1);
+/// The slot of the first write of a new partition: before it stands the entry by which its leader begins.
+const FIRST: Slot = Slot(2);
 
 type TestShard = Shard<MemoryDisk, TestRuntime>;
 type TestPartition = Partition<MemoryDisk, TestRuntime>;
@@ -32,11 +35,12 @@ fn open(runtime: &TestRuntime, disk: &MemoryDisk, table_bytes_max: u64) -> TestS
         shard: ShardId(0),
         wal: WalConfig::new(8 << 20, 64 << 20),
         table_bytes_max,
-        recovered: RecoveredEntries::Apply,
+        notes_ns: OUTCOMES_KEPT_NS,
     };
     let opened = runtime.block_on(disk, Engine::open(disk.clone(), runtime.clone(), config));
     let (engine, recovery) = opened.unwrap();
-    Shard::open(engine, runtime.clone(), &recovery).unwrap()
+    let alone = CoreConfig::alone(Place { node: NodeId(1), shard: ShardId(0) });
+    Shard::open(engine, runtime.clone(), alone, &recovery).unwrap()
 }
 
 fn row() -> PartitionRow {
@@ -57,6 +61,8 @@ fn with_partition(table_bytes_max: u64) -> (TestRuntime, MemoryDisk, TestShard, 
     let shard = open(&runtime, &disk, table_bytes_max);
     runtime.block_on(&disk, shard.create(ID, &encode_item(&row().to_attributes()))).unwrap();
     let partition = shard.serving(ID, GENERATION).unwrap();
+    // Answered once the partition has chosen its first entry.
+    assert_eq!(runtime.block_on(&disk, partition.get(&[11])).unwrap(), None);
     (runtime, disk, shard, partition)
 }
 
@@ -104,12 +110,12 @@ fn old_text(written: &Written) -> Option<String> {
 fn writes_are_read_back_with_their_slot_and_a_rising_timestamp() {
     let (runtime, disk, _shard, partition) = with_partition(1 << 20);
     runtime.block_on(&disk, async {
-        assert_eq!(put(&partition, &[11], &item("a"), false).await.unwrap().slot, Slot(1));
-        assert_eq!(put(&partition, &[12], &item("b"), false).await.unwrap().slot, Slot(2));
+        assert_eq!(put(&partition, &[11], &item("a"), false).await.unwrap().slot, FIRST);
+        assert_eq!(put(&partition, &[12], &item("b"), false).await.unwrap().slot, FIRST.next());
         let (a, b) =
             (partition.get(&[11]).await.unwrap().unwrap(), partition.get(&[12]).await.unwrap().unwrap());
         let headers = [&a, &b].map(|stored| ItemView::check(stored).unwrap().header());
-        assert_eq!(headers.map(|header| header.slot), [Slot(1), Slot(2)]);
+        assert_eq!(headers.map(|header| header.slot), [FIRST, FIRST.next()]);
         assert!(headers[0].timestamp < headers[1].timestamp);
         assert_eq!(partition.counts(), Counts { items: 2, bytes: 10 });
         delete(&partition, &[11], false).await.unwrap();
@@ -154,7 +160,7 @@ fn keys_of_others_and_bad_items_are_refused_and_change_nothing() {
         assert!(matches!(put(&partition, &[11], b"noise", false).await, Err(WriteError::Item(_))));
         let long = vec![11; evenkeel_model::limits::ENCODED_KEY_BYTES_MAX + 1];
         assert!(matches!(delete(&partition, &long, false).await, Err(WriteError::KeyBytes(_))));
-        assert_eq!(put(&partition, &[11], &item("a"), false).await.unwrap().slot, Slot(1));
+        assert_eq!(put(&partition, &[11], &item("a"), false).await.unwrap().slot, FIRST);
     });
 }
 
@@ -168,7 +174,7 @@ fn at_the_budget_puts_are_refused_and_deletes_make_room() {
         assert!(matches!(refused, WriteError::Refused(Refused::TableFull { .. })), "{refused}");
         delete(&partition, &[11], false).await.unwrap();
         let slot = put(&partition, &[12], &large, false).await.unwrap().slot;
-        assert_eq!(slot, Slot(3), "the refused write took no slot");
+        assert_eq!(slot, Slot(FIRST.0 + 2), "the refused write took no slot");
     });
 }
 
@@ -185,7 +191,7 @@ fn a_range_is_read_in_both_directions_and_within_the_partition_only() {
                 let request =
                     RangeRequest { lower: &[0], upper: None, reverse, items_max, bytes_max, filter: None };
                 let page = partition.range(request).await.unwrap();
-                assert_eq!(page.applied, Slot(5));
+                assert_eq!(page.applied, Slot(FIRST.0 + 4));
                 (page.items.iter().map(|(key, _)| key[0]).collect::<Vec<u8>>(), page.more)
             }
         };
@@ -210,7 +216,8 @@ fn everything_acknowledged_is_there_after_a_restart_and_slots_go_on() {
     assert_eq!(*partition.row(), row());
     runtime.block_on(&crashed, async {
         assert_eq!(text(&partition.get(&[11]).await.unwrap().unwrap()), "a");
-        assert_eq!(put(&partition, &[12], &item("b"), false).await.unwrap().slot, Slot(2));
+        let slot = put(&partition, &[12], &item("b"), false).await.unwrap().slot;
+        assert_eq!(slot, Slot(FIRST.0 + 2), "the new reign began with an entry too");
     });
 }
 
@@ -237,15 +244,15 @@ fn a_watcher_is_told_of_a_change_or_of_the_end_of_its_patience() {
     let seen: Rc<RefCell<Option<Slot>>> = Rc::default();
     let watcher = (partition.clone(), seen.clone());
     runtime.spawn(async move {
-        *watcher.1.borrow_mut() = Some(watcher.0.changed(Slot(0), Duration::from_secs(3600)).await);
+        *watcher.1.borrow_mut() = Some(watcher.0.changed(Slot(1), Duration::from_secs(3600)).await);
     });
     runtime.run_ready();
     assert_eq!(*seen.borrow(), None);
     runtime.block_on(&disk, put(&partition, &[11], &item("a"), false)).unwrap();
     runtime.run_ready();
-    assert_eq!(*seen.borrow(), Some(Slot(1)));
-    let unchanged = partition.changed(Slot(1), Duration::from_millis(5));
-    assert_eq!(runtime.block_on(&disk, unchanged), Slot(1));
+    assert_eq!(*seen.borrow(), Some(FIRST));
+    let unchanged = partition.changed(FIRST, Duration::from_millis(5));
+    assert_eq!(runtime.block_on(&disk, unchanged), FIRST);
 }
 
 /// `text = VALUE`
@@ -306,7 +313,7 @@ fn an_update_changes_the_item_or_makes_it_from_its_key() {
             let Outcome::Written(written) = partition.write(&[11], change, terms).await.unwrap() else {
                 panic!("there is no condition")
             };
-            assert_eq!((written.slot, written.old.is_some()), (Slot(count), count > 1));
+            assert_eq!((written.slot, written.old.is_some()), (Slot(FIRST.0 + count - 1), count > 1));
             let new = ItemView::check(&written.new.unwrap()).unwrap().to_attributes();
             let expected = [
                 ("pk", AttributeValue::N(11.into())),

@@ -66,6 +66,16 @@ impl Configuration {
         Configuration { version: 0, id_max, ids, kinds, len: members.len() as u8 }
     }
 
+    /// A configuration as it was written down; nothing if there never was such a one.
+    pub fn restore(version: u32, id_max: MemberId, members: &[Member]) -> Option<Configuration> {
+        let ids = |upto: usize| members[..upto].iter().map(|member| member.id);
+        let twice = (0..members.len()).any(|at| ids(at).any(|id| id == members[at].id));
+        if members.is_empty() || members.len() > MEMBERS_MAX || twice || ids(members.len()).max()? > id_max {
+            return None;
+        }
+        Some(Configuration { version, id_max, ..Configuration::first(members) })
+    }
+
     /// The members, in the order they were given.
     pub fn members(&self) -> impl Iterator<Item = Member> + use<> {
         let this = *self;

@@ -100,6 +100,12 @@ impl Supports {
         }
     }
 
+    /// One peer more; yields its number.
+    pub fn add_peer(&mut self) -> usize {
+        self.peers.push(Peer::default());
+        self.peers.len() - 1
+    }
+
     /// How long after an unclean start the core must not vote: it may have supported anybody.
     pub fn restart_wait_ns(settings: &SupportSettings) -> u64 {
         settings.lease_ns + settings.drift_ns

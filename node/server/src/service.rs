@@ -335,6 +335,7 @@ fn terms<'a>(asked: &'a ArchivedTerms<'_>) -> Result<Terms<'a>, Refusal> {
         return_old: asked.return_old,
         return_new: asked.return_new,
         return_old_on_failure: asked.return_old_on_failure,
+        token: None,
     })
 }
 
@@ -374,9 +375,9 @@ fn refused_code(refused: &Refused) -> RefusalCode {
 
 fn read_refusal(error: ReadError) -> Refusal {
     let code = match error {
-        ReadError::NotOwned(_) | ReadError::Engine(evenkeel_storage::ReadError::Unknown { .. }) => {
-            RefusalCode::WrongPartition
-        }
+        ReadError::NotOwned(_)
+        | ReadError::NotLeader(_)
+        | ReadError::Engine(evenkeel_storage::ReadError::Unknown { .. }) => RefusalCode::WrongPartition,
         ReadError::Item(_) => RefusalCode::Failed,
     };
     Refusal::new(code, error.to_string())
@@ -384,12 +385,14 @@ fn read_refusal(error: ReadError) -> Refusal {
 
 fn write_refusal(error: WriteError) -> Refusal {
     let code = match &error {
-        WriteError::NotOwned(_) | WriteError::Read(evenkeel_storage::ReadError::Unknown { .. }) => {
-            RefusalCode::WrongPartition
+        WriteError::NotOwned(_)
+        | WriteError::NotLeader(_)
+        | WriteError::Read(evenkeel_storage::ReadError::Unknown { .. }) => RefusalCode::WrongPartition,
+        WriteError::KeyBytes(_) | WriteError::Item(_) | WriteError::Update(_) | WriteError::Stale => {
+            RefusalCode::Invalid
         }
-        WriteError::KeyBytes(_) | WriteError::Item(_) | WriteError::Update(_) => RefusalCode::Invalid,
         WriteError::Refused(refused) => refused_code(refused),
-        WriteError::Log(_) => RefusalCode::Failed,
+        WriteError::Log(_) | WriteError::Unknown => RefusalCode::Failed,
     };
     Refusal::new(code, error.to_string())
 }

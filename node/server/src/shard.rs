@@ -10,9 +10,9 @@ use crate::tables::Catalogue;
 use evenkeel_driver::{Core, DiskConfig, GlommioRuntime, UringDisk};
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{NodeId, ShardId};
-use evenkeel_partition::{CreateError, Shard};
+use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard};
 use evenkeel_quic::{Endpoint, EndpointConfig, EndpointLimits};
-use evenkeel_storage::{Engine, EngineConfig, RecoveredEntries, Recovery, Runtime, WalConfig, WalFailed};
+use evenkeel_storage::{Engine, EngineConfig, Recovery, Runtime, WalConfig, WalFailed};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -88,7 +88,8 @@ pub fn directory(data: &Path, shard: ShardId) -> PathBuf {
 pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<(), ShardError> {
     let (engine, recovery) = open_engine(&core, &plan).await?;
     let runtime = core.runtime();
-    let shard = Rc::new(Shard::open(engine.clone(), runtime, &recovery)?);
+    let place = Place { node: NodeId(plan.config.node.id), shard: plan.shard };
+    let shard = Rc::new(Shard::open(engine.clone(), runtime, CoreConfig::alone(place), &recovery)?);
     drop(recovery);
     let endpoint = bind(&core, &plan)?;
     let peers = Rc::new(Peers::new(
@@ -185,7 +186,7 @@ async fn open_engine(
         shard: plan.shard,
         wal: WalConfig::new(storage.wal_segment_bytes, storage.wal_bytes_max),
         table_bytes_max: storage.table_bytes_max,
-        recovered: RecoveredEntries::Apply,
+        notes_ns: OUTCOMES_KEPT_NS,
     };
     let runtime = core.runtime();
     let began_ns = runtime.now_ns();

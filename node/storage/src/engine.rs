@@ -7,24 +7,26 @@
 //!
 //! It knows nothing of what an image means, nor of why a slot may be applied.
 
+mod logging;
 mod types;
 
 pub use types::{
-    Counts, Cut, EngineConfig, EngineStatistics, Entry, KeyAndImage, Operation, Page, RangeQuery,
-    RecoveredEntries, RecoveredPartition, Recovery,
+    Counts, Cut, EngineConfig, EngineStatistics, Entry, KeyAndImage, Newest, Operation, Page, Position,
+    RangeQuery, RecoveredPartition, Recovery,
 };
 
 use crate::{
     disk::{Disk, FileId},
     error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed},
     limits::{META_BYTES_MAX, PAGE_MEMORY_BYTES_MAX},
-    partitions::{Partition, Partitions},
+    partition::Partition,
+    partitions::Partitions,
     runtime::Runtime,
     table::Pinned,
     wal::{
         Durable,
         log::{Class, Identity, Log},
-        record::{RecordHeader, RecordKind, operations_bytes, write_operations},
+        record::{RecordHeader, RecordKind},
         recovery::{Found, recover},
         segment::SegmentRing,
         writer,
@@ -74,11 +76,11 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// acknowledged is an error; nothing on the disk is changed then.
     pub async fn open(disk: D, runtime: R, config: EngineConfig) -> Result<(Self, Recovery), OpenError> {
         config.wal.check()?;
-        let EngineConfig { cluster, node, shard, wal, table_bytes_max, recovered } = config;
+        let EngineConfig { cluster, node, shard, wal, table_bytes_max, notes_ns } = config;
         let identity = Identity { cluster, node, shard, run: runtime.random() };
-        let mut partitions = Partitions::new(table_bytes_max, recovered);
+        let mut partitions = Partitions::new(table_bytes_max, notes_ns);
         let found = recover(&disk, identity, wal.segment_bytes, &mut partitions).await?;
-        let recovery = describe(&found, &partitions)?;
+        let recovery = describe(&found, &mut partitions)?;
         let mut ring = ring_after(&found, &partitions, &wal);
         if let Some(file) = ring.wanted() {
             disk.create(file, wal.segment_bytes).await?;
@@ -127,11 +129,11 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
         let header = control_record(id, generation, RecordKind::Created, Slot(0));
         let segment = log.ring.current();
-        let (frame, chain) = log
+        let frame = log
             .append(Class::Control, &header, 0, meta.len(), |payload| payload.copy_from_slice(meta))
             .map_err(|refused| self.refuse(refused))?;
         log.ring.pin(segment);
-        partitions.insert(id, Partition::new(generation, meta.to_vec(), chain, segment));
+        partitions.insert(id, Partition::new(generation, meta.to_vec(), segment));
         Ok(log.commits.wait(frame))
     }
 
@@ -155,47 +157,14 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if let Some(reason) = log.stopped() {
             return Ok(log.commits.refused(reason));
         }
-        let header = control_record(id, generation, RecordKind::Dropped, partition.last_slot);
-        let (frame, _) = log
-            .append(Class::Control, &header, partition.chain, 0, |_| ())
+        let header = control_record(id, generation, RecordKind::Dropped, partition.end.slot);
+        let frame = log
+            .append(Class::Control, &header, partition.end.checksum, 0, |_| ())
             .map_err(|refused| self.refuse(refused))?;
-        for segment in [Some(partition.created_in), partition.oldest_entries_in()].into_iter().flatten() {
+        for segment in [Some(partition.created_in), partition.oldest_records_in()].into_iter().flatten() {
             log.unpin_when_durable(frame, segment);
         }
         partitions.remove(id);
-        Ok(log.commits.wait(frame))
-    }
-
-    /// Puts `entry` into the frame being built; the future resolves when it is durable. The partition
-    /// must be there and the slot follow its last one.
-    pub fn append(&self, id: PartitionId, entry: Entry) -> Result<Durable, Refused> {
-        let mut partitions = self.inner.partitions.borrow_mut();
-        let mut log = self.inner.log.borrow_mut();
-        if let Some(reason) = log.stopped() {
-            return Ok(log.commits.refused(reason));
-        }
-        let partition = partitions.get(id).expect("only a partition that is here is appended to");
-        assert_eq!(entry.slot, partition.last_slot.next(), "slots of partition {id} have no holes");
-        let (chain, before, generation) =
-            (partition.chain, partition.oldest_entries_in(), partition.generation);
-        if !partitions.has_room(id, &entry.operations) {
-            let refused = Refused::TableFull { used: partitions.bytes(), max: partitions.bytes_max() };
-            return Err(self.refuse(refused));
-        }
-        let Entry { slot, ballot, timestamp, .. } = entry;
-        let header =
-            RecordHeader { partition: id, generation, kind: RecordKind::Entry, ballot, slot, timestamp };
-        let segment = log.ring.current();
-        let payload_bytes = operations_bytes(&entry.operations);
-        let (frame, checksum) = log
-            .append(Class::Entry, &header, chain, payload_bytes, |payload| {
-                write_operations(payload, &entry.operations)
-            })
-            .map_err(|refused| self.refuse(refused))?;
-        if before.is_none() {
-            log.ring.pin(segment);
-        }
-        partitions.appended(&header, checksum, segment, entry);
         Ok(log.commits.wait(frame))
     }
 
@@ -210,10 +179,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         refused
     }
 
-    /// Moves appended entries up to `slot` into the in-memory table; those applied already, and a
-    /// partition dropped meanwhile, are passed over.
-    pub fn apply(&self, id: PartitionId, slot: Slot) {
-        self.inner.partitions.borrow_mut().apply(id, slot);
+    /// The newest image of a key, applied or not.
+    pub async fn newest(&self, id: PartitionId, key: &[u8]) -> Result<Newest, ReadError> {
+        let partitions = self.inner.partitions.borrow();
+        Ok(partitions.get(id).ok_or(ReadError::Unknown { id })?.newest(key))
     }
 
     /// The applied image of a key.
@@ -248,13 +217,13 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     pub fn freeze(&self, id: PartitionId, slot: Slot) -> Result<Pinned, TooManyFrozen> {
         let mut partitions = self.inner.partitions.borrow_mut();
         let partition = partitions.get_mut(id).expect("only a partition that is here is frozen");
-        assert_eq!(slot, partition.applied, "a table is frozen at what it has applied");
+        assert_eq!(slot, partition.applied.slot, "a table is frozen at what it has applied");
         partition.table.pin(slot)
     }
 
     /// The applied state as it is now, whatever is applied later.
     pub fn pin(&self, id: PartitionId) -> Result<Pinned, TooManyFrozen> {
-        let applied = self.inner.partitions.borrow().get(id).map(|partition| partition.applied);
+        let applied = self.inner.partitions.borrow().get(id).map(|partition| partition.applied.slot);
         self.freeze(id, applied.expect("only a partition that is here is pinned"))
     }
 
@@ -262,10 +231,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     pub fn trim(&self, id: PartitionId, slot: Slot) {
         let mut partitions = self.inner.partitions.borrow_mut();
         let Some(partition) = partitions.get_mut(id) else { return };
-        let before = partition.oldest_entries_in();
+        let before = partition.oldest_records_in();
         partition.trim(slot);
         let mut log = self.inner.log.borrow_mut();
-        if let Some(segment) = partition.oldest_entries_in() {
+        if let Some(segment) = partition.oldest_records_in() {
             log.ring.pin(segment);
         }
         if let Some(segment) = before {
@@ -319,10 +288,19 @@ fn control_record(
     kind: RecordKind,
     slot: Slot,
 ) -> RecordHeader {
-    RecordHeader { partition, generation, kind, ballot: Ballot::default(), slot, timestamp: Timestamp(0) }
+    RecordHeader {
+        partition,
+        generation,
+        kind,
+        lasting: false,
+        ballot: Ballot::default(),
+        slot,
+        chosen: Slot(0),
+        timestamp: Timestamp(0),
+    }
 }
 
-fn describe(found: &Found, partitions: &Partitions) -> Result<Recovery, OpenError> {
+fn describe(found: &Found, partitions: &mut Partitions) -> Result<Recovery, OpenError> {
     let list = partitions.recovered().map_err(|orphan| OpenError::Corrupt {
         file: found.live.first().map_or(FileId::Segment(0), |segment| segment.file),
         offset: 0,
@@ -335,6 +313,7 @@ fn describe(found: &Found, partitions: &Partitions) -> Result<Recovery, OpenErro
         entries: partitions.entries_replayed,
         bytes: found.bytes,
         cut: found.cut.clone(),
+        life: found.segment_next,
     })
 }
 
@@ -350,7 +329,7 @@ fn ring_after(found: &Found, partitions: &Partitions, wal: &crate::wal::WalConfi
     found.leaving.iter().for_each(|&file| ring.add_leaving(found.last + 1, file));
     for partition in partitions.iter() {
         ring.pin(partition.created_in);
-        if let Some(segment) = partition.oldest_entries_in() {
+        if let Some(segment) = partition.oldest_records_in() {
             ring.pin(segment);
         }
     }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod limits;
 #[cfg(feature = "fault-disk")]
 pub mod memory;
+mod partition;
 mod partitions;
 pub mod runtime;
 pub mod space;
@@ -23,8 +24,8 @@ pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
-    Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage, Operation, Page, RangeQuery,
-    RecoveredEntries, RecoveredPartition, Recovery,
+    Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage, Newest, Operation, Page,
+    Position, RangeQuery, RecoveredPartition, Recovery,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
 pub use runtime::Runtime;

@@ -11,7 +11,7 @@ mod common;
 use common::*;
 use evenkeel_model::{PartitionId, Slot};
 use evenkeel_storage::{
-    EngineConfig, FileId, OpenError, RecoveredEntries, Runtime,
+    FileId, OpenError, Runtime,
     memory::{Append, MemoryDisk, SECTOR_BYTES, TestRuntime},
     wal::frame::{self, FrameHeader},
 };
@@ -106,6 +106,7 @@ impl Recording {
                     (format!("{slot:04}").into_bytes(), image(partition.id, slot, sizes[slot as usize - 1]))
                 })
                 .collect();
+            engine.apply_to(partition.id, partition.last_slot);
             if items(&runtime, disk, &engine, partition.id) != expected {
                 return Err(format!("partition {} does not hold its first {last} entries", partition.id));
             }
@@ -156,7 +157,7 @@ fn record(base: Files, script: Script, rounds: &[&[(PartitionId, usize)]], cover
             sizes.push(bytes);
             let slot = sizes.len() as u64;
             let durable =
-                engine.append(id, put(slot, &format!("{slot:04}"), &image(id, slot, bytes))).unwrap();
+                engine.append_next(id, put(slot, &format!("{slot:04}"), &image(id, slot, bytes))).unwrap();
             let (clock, acknowledged) = (disk.clone(), Rc::clone(&script.acknowledged));
             runtime.spawn(async move {
                 durable.await.unwrap();
@@ -443,14 +444,13 @@ fn a_process_that_is_killed_leaves_nothing_that_a_later_power_cut_takes_back() {
     runtime.block_on(&disk, engine.create_partition(P1, G1, b"")).unwrap();
     disk.set_automatic(false);
     for slot in 1..=2 {
-        drop(engine.append(P1, put(slot, &format!("{slot:04}"), b"v")).unwrap());
+        drop(engine.append_next(P1, put(slot, &format!("{slot:04}"), b"v")).unwrap());
         runtime.run_ready();
     }
     assert_eq!(disk.in_flight().len(), 2);
     let killed = disk.kill_process(|_, _, _| true);
     killed.set_automatic(true);
-    let recovered = EngineConfig { recovered: RecoveredEntries::Apply, ..config() };
-    let (_, seen) = open(&TestRuntime::new(6), &killed, recovered).unwrap();
+    let (_, seen) = open(&TestRuntime::new(6), &killed, config()).unwrap();
     assert_eq!(seen.partitions[0].last_slot, Slot(2));
     let cut = killed.cut_power(|_, _, _| false);
     let (_, after) = open(&TestRuntime::new(7), &cut, config()).unwrap();

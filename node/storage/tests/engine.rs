@@ -7,8 +7,8 @@ mod common;
 use common::*;
 use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
-    EngineConfig, FileId, OpenError, Operation, PartitionError, RangeQuery, ReadError, RecoveredEntries,
-    RecoveredPartition, Refused, Runtime, WalFailed,
+    EngineConfig, FileId, OpenError, Operation, PartitionError, Position, RangeQuery, ReadError, Refused,
+    Runtime, WalFailed,
     memory::{MemoryDisk, TestRuntime},
     wal::frame,
 };
@@ -23,7 +23,7 @@ fn started(disk: &MemoryDisk) -> (TestRuntime, TestEngine) {
 
 /// Appends, and counts its resolution.
 fn append_counted(runtime: &TestRuntime, engine: &TestEngine, slot: u64, bytes: usize, done: &Rc<Cell<u32>>) {
-    let durable = engine.append(P1, put(slot, &format!("k{slot}"), &vec![7; bytes])).unwrap();
+    let durable = engine.append_next(P1, put(slot, &format!("k{slot}"), &vec![7; bytes])).unwrap();
     let done = Rc::clone(done);
     runtime.spawn(async move {
         durable.await.unwrap();
@@ -35,38 +35,30 @@ fn append_counted(runtime: &TestRuntime, engine: &TestEngine, slot: u64, bytes: 
 fn what_is_applied_is_read_and_survives_a_restart() {
     let disk = MemoryDisk::automatic();
     let (runtime, engine) = started(&disk);
-    runtime.block_on(&disk, engine.append(P1, put(1, "a", b"1")).unwrap()).unwrap();
-    runtime.block_on(&disk, engine.append(P1, put(2, "b", b"2")).unwrap()).unwrap();
-    runtime.block_on(&disk, engine.append(P1, delete(3, "a")).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(1, "a", b"1")).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(2, "b", b"2")).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, delete(3, "a")).unwrap()).unwrap();
     assert_eq!(items(&runtime, &disk, &engine, P1), [], "nothing is applied yet");
-    engine.apply(P1, Slot(2));
+    engine.apply_to(P1, Slot(2));
     assert_eq!(runtime.block_on(&disk, engine.get(P1, b"a")).unwrap().as_deref(), Some(&b"1"[..]));
-    engine.apply(P1, Slot(3));
+    engine.apply_to(P1, Slot(3));
     assert_eq!(runtime.block_on(&disk, engine.get(P1, b"a")).unwrap(), None);
     let expected = vec![(b"b".to_vec(), b"2".to_vec())];
     assert_eq!(items(&runtime, &disk, &engine, P1), expected);
     runtime.block_on(&disk, engine.close()).unwrap();
 
-    for recovered in [RecoveredEntries::Apply, RecoveredEntries::Hold] {
-        let disk = disk.cut_power(|_, _, _| false);
-        let runtime = TestRuntime::new(2);
-        let (engine, recovery) = open(&runtime, &disk, EngineConfig { recovered, ..config() }).unwrap();
-        let partition = RecoveredPartition {
-            id: P1,
-            generation: G1,
-            meta: b"meta".to_vec(),
-            last_slot: Slot(3),
-            last_timestamp: Timestamp(1003),
-        };
-        assert_eq!(recovery.partitions, [partition]);
-        assert_eq!((recovery.entries, recovery.cut), (3, None));
-        if recovered == RecoveredEntries::Hold {
-            assert_eq!(items(&runtime, &disk, &engine, P1), []);
-            engine.apply(P1, Slot(3));
-        }
-        assert_eq!(items(&runtime, &disk, &engine, P1), expected);
-        runtime.block_on(&disk, engine.append(P1, put(4, "c", b"3")).unwrap()).unwrap();
-    }
+    let disk = disk.cut_power(|_, _, _| false);
+    let runtime = TestRuntime::new(2);
+    let (engine, recovery) = open(&runtime, &disk, config()).unwrap();
+    let [partition] = &recovery.partitions[..] else { panic!("{:?}", recovery.partitions) };
+    assert_eq!((partition.id, partition.generation, &partition.meta[..]), (P1, G1, &b"meta"[..]));
+    assert_eq!((partition.last_slot, partition.last_timestamp), (Slot(3), Timestamp(1003)));
+    assert_eq!(partition.applied, Position::default(), "the log does not say that any of it is chosen");
+    assert_eq!((recovery.entries, recovery.cut), (3, None));
+    assert_eq!(items(&runtime, &disk, &engine, P1), []);
+    engine.apply_to(P1, Slot(3));
+    assert_eq!(items(&runtime, &disk, &engine, P1), expected);
+    runtime.block_on(&disk, engine.append_next(P1, put(4, "c", b"3")).unwrap()).unwrap();
 }
 
 #[test]
@@ -74,9 +66,9 @@ fn a_range_is_read_in_both_directions_and_in_pages() {
     let disk = MemoryDisk::automatic();
     let (runtime, engine) = started(&disk);
     for slot in 1..=9 {
-        drop(engine.append(P1, put(slot, &format!("k{slot}"), b"12345678")).unwrap());
+        drop(engine.append_next(P1, put(slot, &format!("k{slot}"), b"12345678")).unwrap());
     }
-    engine.apply(P1, Slot(9));
+    engine.apply_to(P1, Slot(9));
     let keys = |lower: &str, upper: Option<&str>, reverse, items_max, bytes_max| {
         let upper = upper.map(|upper| upper.as_bytes().to_vec());
         let query = RangeQuery { lower: lower.as_bytes().to_vec(), upper, reverse, items_max, bytes_max };
@@ -178,7 +170,7 @@ fn beyond_the_queue_appends_are_refused_as_busy_and_change_nothing() {
     let done = Rc::new(Cell::new(0));
     let mut slot = 1;
     let refused = loop {
-        match engine.append(P1, put(slot, "k", &[1; 6000])) {
+        match engine.append_next(P1, put(slot, "k", &[1; 6000])) {
             Ok(durable) => {
                 let done = Rc::clone(&done);
                 runtime.spawn(async move {
@@ -193,7 +185,7 @@ fn beyond_the_queue_appends_are_refused_as_busy_and_change_nothing() {
     };
     assert_eq!(refused, Refused::Busy);
     assert_eq!(slot - 1, 2 + 1 + 4, "two in flight, one being built, four queued");
-    assert_eq!(engine.append(P1, put(slot, "k", &[1; 6000])).unwrap_err(), Refused::Busy);
+    assert_eq!(engine.append_next(P1, put(slot, "k", &[1; 6000])).unwrap_err(), Refused::Busy);
     assert_eq!(engine.statistics().refused_busy, 2);
     disk.complete_oldest();
     runtime.run_ready();
@@ -210,13 +202,13 @@ fn a_failed_write_stops_the_log_for_all_that_wait_and_all_that_come() {
     let (runtime, engine) = started(&disk);
     disk.set_automatic(false);
     let waiting: Vec<_> =
-        (1..=3).map(|slot| engine.append(P1, put(slot, "k", &[1; 6000])).unwrap()).collect();
+        (1..=3).map(|slot| engine.append_next(P1, put(slot, "k", &[1; 6000])).unwrap()).collect();
     runtime.run_ready();
     disk.break_down();
     for durable in waiting {
         assert!(matches!(runtime.block_on(&disk, durable), Err(WalFailed::Disk(_))));
     }
-    let later = engine.append(P1, put(99, "k", b"")).unwrap();
+    let later = engine.append_next(P1, put(99, "k", b"")).unwrap();
     assert!(matches!(runtime.block_on(&disk, later), Err(WalFailed::Disk(_))));
     let create = engine.create_partition(P2, G1, b"");
     assert!(matches!(runtime.block_on(&disk, create), Err(PartitionError::Log(WalFailed::Disk(_)))));
@@ -228,10 +220,10 @@ fn after_close_and_after_the_last_handle_nothing_more_is_written_and_nothing_is_
     for close in [true, false] {
         let disk = MemoryDisk::automatic();
         let (runtime, engine) = started(&disk);
-        let durable = engine.append(P1, put(1, "k", b"v")).unwrap();
+        let durable = engine.append_next(P1, put(1, "k", b"v")).unwrap();
         if close {
             runtime.block_on(&disk, engine.close()).unwrap();
-            let later = engine.append(P1, put(2, "k", b"w")).unwrap();
+            let later = engine.append_next(P1, put(2, "k", b"w")).unwrap();
             assert_eq!(runtime.block_on(&disk, later), Err(WalFailed::Closed));
         }
         drop(engine);
@@ -248,7 +240,7 @@ fn after_close_and_after_the_last_handle_nothing_more_is_written_and_nothing_is_
 fn an_idle_log_covers_its_last_frame_and_then_takes_no_more_room() {
     let disk = MemoryDisk::automatic();
     let (runtime, engine) = started(&disk);
-    runtime.block_on(&disk, engine.append(P1, put(1, "k", b"v")).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"v")).unwrap()).unwrap();
     let before = engine.statistics();
     runtime.pass(&disk, Duration::from_millis(9));
     assert_eq!(engine.statistics().frames, before.frames);
@@ -260,7 +252,7 @@ fn an_idle_log_covers_its_last_frame_and_then_takes_no_more_room() {
     assert_eq!(after.frames, before.frames + 1, "the empty frame is written again in its place");
     let seconds = disk.history().len() - writes;
     assert!((998..=1001).contains(&seconds), "one a second, not {seconds}");
-    runtime.block_on(&disk, engine.append(P1, put(2, "k", b"w")).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(2, "k", b"w")).unwrap()).unwrap();
     runtime.pass(&disk, Duration::from_millis(12));
     assert_eq!(engine.statistics().frames, before.frames + 3);
     let (_, recovery) = open(&TestRuntime::new(2), &disk.cut_power(|_, _, _| false), config()).unwrap();
@@ -298,7 +290,7 @@ fn what_follows_the_records_of_a_frame_is_zero_though_memory_is_used_again() {
     let (runtime, engine) = started(&disk);
     for slot in 1..=12 {
         let bytes = if slot % 2 == 0 { 7000 } else { 5 };
-        runtime.block_on(&disk, engine.append(P1, put(slot, "k", &vec![0xEE; bytes])).unwrap()).unwrap();
+        runtime.block_on(&disk, engine.append_next(P1, put(slot, "k", &vec![0xEE; bytes])).unwrap()).unwrap();
     }
     for append in disk.history() {
         let (header, _) = frame::open(&append.bytes).unwrap();
@@ -314,14 +306,15 @@ fn an_entry_larger_than_a_frame_goes_in_one_of_its_own() {
     let big = vec![9; 19 * 1024];
     for slot in 1..=6 {
         let image = if slot % 2 == 0 { &big[..] } else { b"small" };
-        drop(engine.append(P1, put(slot, &format!("k{slot}"), image)).unwrap());
+        drop(engine.append_next(P1, put(slot, &format!("k{slot}"), image)).unwrap());
     }
-    let refused = engine.append(P1, put(7, "k", &[0; 21 * 1024])).unwrap_err();
+    let refused = engine.append_next(P1, put(7, "k", &[0; 21 * 1024])).unwrap_err();
     assert!(matches!(refused, Refused::TooLarge { max: 20_480, .. }));
-    runtime.block_on(&disk, engine.append(P1, put(7, "k7", b"last")).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(7, "k7", b"last")).unwrap()).unwrap();
     let (runtime, disk) = (TestRuntime::new(2), disk.cut_power(|_, _, _| false));
     let (engine, recovery) = open(&runtime, &disk, config()).unwrap();
     assert_eq!(recovery.entries, 7);
+    engine.apply_to(P1, Slot(7));
     assert_eq!(items(&runtime, &disk, &engine, P1)[3].1, big);
 }
 
@@ -339,7 +332,7 @@ fn the_table_budget_counts_what_is_under_way_and_admits_what_frees() {
             Some(image) => put(slot + 1, key, image),
             None => delete(slot + 1, key),
         };
-        let result = engine.append(P1, entry).map(drop);
+        let result = engine.append_next(P1, entry).map(drop);
         slot += u64::from(result.is_ok());
         result
     };
@@ -353,13 +346,13 @@ fn the_table_budget_counts_what_is_under_way_and_admits_what_frees() {
     assert_eq!(append("a", Some(71)), Ok(()));
     assert_eq!(append("d", Some(671)), Ok(()));
     assert_eq!(append("a", Some(72)), full(3000));
-    engine.apply(P1, Slot(5));
+    engine.apply_to(P1, Slot(5));
     assert_eq!(append("a", Some(72)), full(3000));
     assert_eq!(append("b", None), Ok(()), "deletes are always admitted");
     assert_eq!(append("nowhere", None), Ok(()));
     assert_eq!(append("a", Some(1071)), Ok(()));
     assert_eq!(append("b", Some(0)), full(3000));
-    engine.apply(P1, Slot(slot));
+    engine.apply_to(P1, Slot(slot));
     assert_eq!(engine.statistics().table_bytes, 3000);
     assert_eq!(engine.statistics().pending_bytes, 0);
     assert_eq!(engine.statistics().refused_table_full, 5);
@@ -380,16 +373,16 @@ fn recovery_counts_table_bytes_as_they_were() {
     for slot in 1..=50 {
         let key = format!("k{}", slot % 7);
         let entry = if slot % 5 == 0 { delete(slot, &key) } else { put(slot, &key, &vec![1; slot as usize]) };
-        runtime.block_on(&disk, engine.append(P1, entry).unwrap()).unwrap();
+        runtime.block_on(&disk, engine.append_next(P1, entry).unwrap()).unwrap();
     }
     let bytes = engine.statistics().table_bytes;
-    engine.apply(P1, Slot(50));
+    engine.apply_to(P1, Slot(50));
     assert_eq!(engine.statistics().table_bytes, bytes);
-    for recovered in [RecoveredEntries::Apply, RecoveredEntries::Hold] {
-        let disk = disk.cut_power(|_, _, _| false);
-        let (engine, _) = open(&TestRuntime::new(2), &disk, EngineConfig { recovered, ..config() }).unwrap();
-        assert_eq!(engine.statistics().table_bytes, bytes);
-    }
+    let disk = disk.cut_power(|_, _, _| false);
+    let (engine, _) = open(&TestRuntime::new(2), &disk, config()).unwrap();
+    assert_eq!(engine.statistics().table_bytes, bytes);
+    engine.apply_to(P1, Slot(50));
+    assert_eq!(engine.statistics().table_bytes, bytes);
 }
 
 #[test]
@@ -403,7 +396,7 @@ fn a_full_log_refuses_until_a_partition_is_dropped_and_then_goes_round() {
         runtime.block_on(&disk, engine.create_partition(P1, Generation(round), b"m")).unwrap();
         let mut slot = 0;
         let refused = loop {
-            match engine.append(P1, put(slot + 1, "k", &[1; 3000])) {
+            match engine.append_next(P1, put(slot + 1, "k", &[1; 3000])) {
                 Ok(durable) => runtime.block_on(&disk, durable).unwrap(),
                 Err(refused) => break refused,
             }
@@ -411,7 +404,7 @@ fn a_full_log_refuses_until_a_partition_is_dropped_and_then_goes_round() {
         };
         assert!(matches!(refused, Refused::LogFull { max: 131_072, .. }), "{refused:?}");
         assert!((16..40).contains(&slot), "{slot} entries in round {round}");
-        assert!(engine.append(P1, put(slot + 1, "k", &[1; 3000])).is_err(), "still full");
+        assert!(engine.append_next(P1, put(slot + 1, "k", &[1; 3000])).is_err(), "still full");
         runtime.block_on(&disk, engine.drop_partition(P1, Generation(round))).unwrap();
         runtime.pass(&disk, Duration::from_millis(30));
     }
@@ -431,7 +424,7 @@ fn a_device_without_room_for_segments_refuses_and_goes_on_when_there_is_room() {
     disk.set_full(true);
     let mut slot = 0;
     let refused = loop {
-        match engine.append(P1, put(slot + 1, "k", &[1; 3000])) {
+        match engine.append_next(P1, put(slot + 1, "k", &[1; 3000])) {
             Ok(durable) => runtime.block_on(&disk, durable).unwrap(),
             Err(refused) => break refused,
         }
@@ -440,7 +433,7 @@ fn a_device_without_room_for_segments_refuses_and_goes_on_when_there_is_room() {
     assert!(matches!(refused, Refused::LogFull { .. }), "{refused:?}");
     disk.set_full(false);
     runtime.pass(&disk, Duration::from_millis(1100));
-    runtime.block_on(&disk, engine.append(P1, put(slot + 1, "k", &[1; 3000])).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(slot + 1, "k", &[1; 3000])).unwrap()).unwrap();
 }
 
 #[test]
@@ -455,17 +448,18 @@ fn partitions_are_created_once_and_dropped_in_their_generation() {
         runtime.block_on(&disk, wrong),
         Err(PartitionError::Unknown { id: P1, generation: Generation(2) })
     );
-    drop(engine.append(P1, put(1, "k", b"old")).unwrap());
-    engine.apply(P1, Slot(1));
+    drop(engine.append_next(P1, put(1, "k", b"old")).unwrap());
+    engine.apply_to(P1, Slot(1));
     drop(engine.drop_partition(P1, G1));
     drop(engine.create_partition(P1, Generation(2), b"two"));
-    wait(engine.append(P1, put(1, "new", b"new")).unwrap()).unwrap();
-    engine.apply(P1, Slot(1));
+    wait(engine.append_next(P1, put(1, "new", b"new")).unwrap()).unwrap();
+    engine.apply_to(P1, Slot(1));
     assert_eq!(items(&runtime, &disk, &engine, P1), [(b"new".to_vec(), b"new".to_vec())]);
     let (runtime, disk) = (TestRuntime::new(2), disk.cut_power(|_, _, _| false));
     let (engine, recovery) = open(&runtime, &disk, config()).unwrap();
     assert_eq!(recovery.partitions[0].generation, Generation(2));
     assert_eq!(recovery.partitions[0].meta, b"two");
+    engine.apply_to(P1, Slot(1));
     assert_eq!(items(&runtime, &disk, &engine, P1), [(b"new".to_vec(), b"new".to_vec())]);
 }
 
@@ -503,19 +497,19 @@ fn freezing_and_trimming_leave_what_is_read_and_recovered_alone() {
     let (runtime, engine) = started(&disk);
     for slot in 1..=30 {
         runtime
-            .block_on(&disk, engine.append(P1, put(slot, &format!("k{slot:02}"), &[1; 2000])).unwrap())
+            .block_on(&disk, engine.append_next(P1, put(slot, &format!("k{slot:02}"), &[1; 2000])).unwrap())
             .unwrap();
     }
-    engine.apply(P1, Slot(20));
+    engine.apply_to(P1, Slot(20));
     let frozen = engine.freeze(P1, Slot(20)).unwrap();
-    engine.apply(P1, Slot(30));
+    engine.apply_to(P1, Slot(30));
     let pinned = engine.pin(P1).unwrap();
     assert_eq!((frozen.iter_from(b"").count(), frozen.slot()), (20, Slot(20)));
     assert_eq!((pinned.iter_from(b"k05").count(), pinned.slot()), (26, Slot(30)));
     engine.trim(P1, Slot(20));
     engine.trim(P1, Slot(30));
     engine.trim(PartitionId(99), Slot(1));
-    runtime.block_on(&disk, engine.append(P1, put(31, "z", b"")).unwrap()).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(31, "z", b"")).unwrap()).unwrap();
     runtime.block_on(&disk, engine.drop_partition(P1, G1)).unwrap();
     runtime.pass(&disk, Duration::from_millis(20));
     assert_eq!(engine.statistics().segments_live, 1);
@@ -529,8 +523,8 @@ fn operations_of_one_entry_are_applied_in_order() {
     let key: Rc<[u8]> = Rc::from(*b"k");
     let put = |image: &[u8]| Operation::Put { key: Rc::clone(&key), image: Rc::from(image) };
     let operations = vec![put(b"1"), Operation::Delete { key: Rc::clone(&key) }, put(b"22")];
-    runtime.block_on(&disk, engine.append(P1, entry(1, operations)).unwrap()).unwrap();
-    engine.apply(P1, Slot(1));
+    runtime.block_on(&disk, engine.append_next(P1, entry(1, operations)).unwrap()).unwrap();
+    engine.apply_to(P1, Slot(1));
     assert_eq!(items(&runtime, &disk, &engine, P1), [(b"k".to_vec(), b"22".to_vec())]);
     assert_eq!(engine.statistics().table_bytes, 1 + 2 + 128);
 }

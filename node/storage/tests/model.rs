@@ -11,8 +11,8 @@ mod common;
 use common::*;
 use evenkeel_model::{Generation, PartitionId, Slot};
 use evenkeel_storage::{
-    EngineConfig, OpenError, Operation, PartitionError, Pinned, RecoveredEntries, RecoveredPartition,
-    Recovery, Refused, Runtime,
+    EngineConfig, OpenError, Operation, PartitionError, Pinned, RecoveredPartition, Recovery, Refused,
+    Runtime,
     memory::{Append, MemoryDisk, Random, TestRuntime},
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
@@ -106,7 +106,6 @@ fn configured(random: &mut Random) -> EngineConfig {
     config.wal.wal_bytes_max = 7 * config.wal.segment_bytes;
     config.wal.writes_in_flight_max = if random.once_in(8) { 1 } else { 2 };
     config.table_bytes_max = if random.once_in(3) { 12_000 } else { 200_000 };
-    config.recovered = if random.once_in(2) { RecoveredEntries::Apply } else { RecoveredEntries::Hold };
     config
 }
 
@@ -150,11 +149,6 @@ impl World {
         self.sightings.cuts += u64::from(recovery.cut.is_some());
         self.sightings.cuts_with_whole_frames +=
             u64::from(recovery.cut.as_ref().is_some_and(|cut| cut.frames_whole > 0));
-        if config.recovered == RecoveredEntries::Hold {
-            for partition in &recovery.partitions {
-                engine.apply(partition.id, partition.last_slot);
-            }
-        }
         let found = found(&self.runtime, &self.disk, &engine, &recovery);
         let mut model = self.base.clone();
         let least = *self.acknowledged.borrow();
@@ -215,8 +209,10 @@ impl World {
             Some(image) => Operation::Put { key: Rc::from(&key[..]), image: Rc::from(&image[..]) },
             None => Operation::Delete { key: Rc::from(&key[..]) },
         };
-        let entry = entry(slot.0, changes.iter().map(operation).collect());
-        match self.engine().append(id, entry) {
+        let mut entry = entry(slot.0, changes.iter().map(operation).collect());
+        // What is applied while the log is read, and what later, makes no difference.
+        entry.chosen = Slot(self.random.below(slot.0 + 1));
+        match self.engine().append_next(id, entry) {
             Ok(durable) => self.learned(Fact::Appended(id, changes), durable),
             Err(Refused::Busy) => self.sightings.busy += 1,
             Err(Refused::LogFull { .. }) => self.sightings.log_full += 1,
@@ -274,7 +270,7 @@ impl World {
         let from = self.applied[&id];
         let to = Slot(from.0 + self.random.below(partition.last_slot.0 - from.0 + 1));
         let engine = self.engine();
-        engine.apply(id, to);
+        engine.apply_to(id, to);
         self.applied.insert(id, to);
         let model = self.at_slot(id, to);
         let expected: Items = model.items.clone().into_iter().collect();
@@ -392,6 +388,7 @@ fn found(runtime: &TestRuntime, disk: &MemoryDisk, engine: &TestEngine, recovery
     let each = |partition: &RecoveredPartition| {
         let RecoveredPartition { id, generation, last_slot, .. } = *partition;
         assert_eq!(partition.meta, meta(id, generation));
+        engine.apply_to(id, last_slot);
         let items = items(runtime, disk, engine, id).into_iter().collect();
         (id, ModelPartition { generation, last_slot, items })
     };

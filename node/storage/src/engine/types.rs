@@ -1,6 +1,12 @@
 //! What goes into the engine and comes out of it.
 
-use crate::{disk::FileId, wal::WalConfig};
+use crate::{
+    disk::FileId,
+    wal::{
+        WalConfig,
+        record::{RecordHeader, RecordKind, entry_checksum},
+    },
+};
 use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
 use std::rc::Rc;
 
@@ -17,18 +23,8 @@ pub struct EngineConfig {
     pub wal: WalConfig,
     /// Memory budget of all in-memory tables together.
     pub table_bytes_max: u64,
-    /// What happens to recovered entries.
-    pub recovered: RecoveredEntries,
-}
-
-/// What happens to the entries found in the log at start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecoveredEntries {
-    /// Apply them while reading: right for partitions with a single copy, whose durable entries are
-    /// chosen. Memory is then bounded by the live items, not by the length of the log.
-    Apply,
-    /// Keep them until [`Engine::apply`](crate::Engine::apply): only the replica knows which of them were chosen.
-    Hold,
+    /// For how long, in the entries' own time, recovery keeps applied entries with a note for their owner.
+    pub notes_ns: u64,
 }
 
 /// What was found in the log.
@@ -44,6 +40,8 @@ pub struct Recovery {
     pub bytes: u64,
     /// The unacknowledged tail that was cut, if there was one.
     pub cut: Option<Cut>,
+    /// Which start of the log this is: greater than at all starts before.
+    pub life: u32,
 }
 
 /// A tail of the log that was being written when the process or machine stopped.
@@ -59,8 +57,18 @@ pub struct Cut {
     pub frames_whole: u64,
 }
 
+/// A place in a partition's log: a slot and the chained checksum of the entry there, which vouches for
+/// everything before it. Slot 0 is the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The slot.
+    pub slot: Slot,
+    /// The entry's checksum; 0 at the beginning.
+    pub checksum: u128,
+}
+
 /// A partition as the log describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecoveredPartition {
     /// Which partition.
     pub id: PartitionId,
@@ -70,14 +78,26 @@ pub struct RecoveredPartition {
     pub meta: Vec<u8>,
     /// The last slot in the log.
     pub last_slot: Slot,
-    /// The timestamp of that slot.
+    /// The greatest timestamp in the log.
     pub last_timestamp: Timestamp,
+    /// The greatest ballot in it.
+    pub promised: Ballot,
+    /// Up to where the log says that it is chosen; that is applied.
+    pub applied: Position,
+    /// What the last snapshot that was taken in came with, if there was one.
+    pub begun: Option<Vec<u8>>,
+    /// The newest lasting note that was applied since, if there was one.
+    pub state: Option<Vec<u8>>,
+    /// Applied entries since with other notes, those of the last while.
+    pub noted: Vec<Entry>,
+    /// Entries that are not known to be chosen, with their checksums.
+    pub pending: Vec<(Entry, u128)>,
 }
 
 /// One entry of a partition's log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    /// The slot after the partition's last one.
+    /// Its slot.
     pub slot: Slot,
     /// The ballot it was accepted under.
     pub ballot: Ballot,
@@ -85,6 +105,42 @@ pub struct Entry {
     pub timestamp: Timestamp,
     /// What it changes, in order.
     pub operations: Vec<Operation>,
+    /// What its owner wants to find again, beside what it changes.
+    pub note: Vec<u8>,
+    /// Whether the note is the owner's state from here on, until the next such one.
+    pub lasting: bool,
+    /// Up to where the log was known to be chosen when this was written; no part of the entry's identity.
+    pub chosen: Slot,
+}
+
+impl Entry {
+    /// The chained checksum of the entry behind one with the checksum `previous`: its identity, which
+    /// neither ballot nor `chosen` change.
+    pub fn checksum(&self, partition: PartitionId, generation: Generation, previous: u128) -> u128 {
+        entry_checksum(&self.header(partition, generation), previous, &self.operations, &self.note)
+    }
+
+    pub(crate) fn header(&self, partition: PartitionId, generation: Generation) -> RecordHeader {
+        RecordHeader {
+            partition,
+            generation,
+            kind: RecordKind::Entry,
+            lasting: self.lasting,
+            ballot: self.ballot,
+            slot: self.slot,
+            chosen: self.chosen,
+            timestamp: self.timestamp,
+        }
+    }
+}
+
+/// The newest image of a key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Newest {
+    /// The image, if there is one.
+    pub image: Option<Rc<[u8]>>,
+    /// The entry that made it so, if that is not applied yet.
+    pub pending: Option<Slot>,
 }
 
 /// A change of one item.

@@ -18,6 +18,8 @@ use std::{collections::BTreeMap, ops::Bound, rc::Rc};
 
 /// Items folded with each change that is applied. More than one, so that folding ends.
 const FOLDED_PER_CHANGE: usize = 4;
+/// How often as many items are folded by a pin that would be refused.
+const FOLDS_PER_PIN: usize = 1024;
 
 /// Keys and images; none marks a deletion that may hide an item in an older generation.
 type Generation = BTreeMap<Rc<[u8]>, Option<Rc<[u8]>>>;
@@ -73,8 +75,15 @@ impl Table {
         Merge::new(generations.filter_map(|generation| slice(generation, lower, upper)), reverse)
     }
 
-    /// The present state, which was applied up to `slot`.
+    /// The present state, which was applied up to `slot`. With too many frozen generations it folds a part
+    /// of what may be folded: asking again gets there, also when nothing is written.
     pub(crate) fn pin(&mut self, slot: Slot) -> Result<Pinned, TooManyFrozen> {
+        for _ in 0..FOLDS_PER_PIN {
+            if self.frozen.len() < FROZEN_GENERATIONS_MAX {
+                break;
+            }
+            self.fold();
+        }
         if !self.active.is_empty() {
             if self.frozen.len() >= FROZEN_GENERATIONS_MAX {
                 return Err(TooManyFrozen { max: FROZEN_GENERATIONS_MAX });

@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes  field
 //!      0      4  magic                0x45_4B_57_46, "FWKE" on disk
-//!      4      2  format version       1
+//!      4      2  format version       2
 //!      6      2  flags                bit 0: first frame of a run; all others 0
 //!      8      4  key id               0: plain; any other is refused
 //!     12      4  shard
@@ -38,7 +38,7 @@ pub const FRAME_HEADER_BYTES: usize = 128;
 /// The first four bytes of a frame.
 pub const FRAME_MAGIC: u32 = 0x454B_5746;
 /// The version that this program writes and reads.
-pub const FRAME_VERSION: u16 = 1;
+pub const FRAME_VERSION: u16 = 2;
 /// Flag of the first frame of a run.
 pub const FLAG_RUN_START: u16 = 1;
 
@@ -284,11 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_version_1_are_frozen() {
+    fn the_bytes_of_version_2_are_frozen() {
         let mut frame = vec![0; BLOCK_BYTES];
         frame[128..144].copy_from_slice(b"sixteen bytes of");
         let checksum = seal(&header(4096), &mut frame);
-        let golden = "46574b45010001000000000002010000\
+        let golden = "46574b45020001000000000002010000\
                       0f0e0d0c0b0a09080706050403020100\
                       18171615141312112423222100100000\
                       38373635343332313637363534333231\
@@ -297,7 +297,7 @@ mod tests {
                       64636261000000000000000000000000";
         let hex: String = frame[..CHECKSUM_AT].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden);
-        assert_eq!(format!("{checksum:032x}"), "5abc06d9194131c98ae6995ef7ab3d7a");
+        assert_eq!(format!("{checksum:032x}"), "af260d95898b549d3282b9843373d169");
         assert_eq!(u128_at(&frame, CHECKSUM_AT), checksum);
         assert_eq!(open(&frame), Ok((header(4096), checksum)));
     }
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_whole_frame_of_another_format_is_unsupported_not_broken() {
         for (at, value, what) in
-            [(4, 2, "format version"), (6, 2, "flag"), (8, 9, "key id"), (82, 1, "records length")]
+            [(4, 1, "format version"), (6, 2, "flag"), (8, 9, "key id"), (82, 1, "records length")]
         {
             let mut frame = vec![0; BLOCK_BYTES];
             seal(&header(4096), &mut frame);

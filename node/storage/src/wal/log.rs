@@ -41,7 +41,8 @@ pub(crate) struct Identity {
 pub(crate) enum Class {
     /// Takes room, and leaves some for what gives room back.
     Entry,
-    /// Creates or drops a partition: may use the last of the room.
+    /// Creates or drops a partition, belongs to consensus, or was let in before: never waits for others,
+    /// and may use the last of the room.
     Control,
 }
 
@@ -140,16 +141,15 @@ impl<D: Disk> Log<D> {
         }
     }
 
-    /// Puts a record into the frame being built. Returns the sequence of the frame and the record's
-    /// checksum.
+    /// Puts a record into the frame being built. Returns the sequence of the frame.
     pub(crate) fn append(
         &mut self,
         class: Class,
         header: &RecordHeader,
-        previous: u128,
+        checksum: u128,
         payload_bytes: usize,
         fill: impl FnOnce(&mut [u8]),
-    ) -> Result<(u64, u128), Refused> {
+    ) -> Result<u64, Refused> {
         let bytes = record_bytes(payload_bytes);
         let joins = self.admit(class, bytes)?;
         if !joins {
@@ -158,13 +158,13 @@ impl<D: Disk> Log<D> {
         }
         let frame = self.queue.back_mut().expect("a frame takes records");
         let space = &mut frame.buffer[frame.used..frame.used + bytes];
-        let checksum = write_record(space, header, previous, payload_bytes, fill);
+        write_record(space, header, checksum, payload_bytes, fill);
         frame.used += bytes;
         frame.records += 1;
         if frame.records == 1 && self.queue.len() == 1 {
             self.wake_writer();
         }
-        Ok((self.sequence_next + self.queue.len() as u64 - 1, checksum))
+        Ok(self.sequence_next + self.queue.len() as u64 - 1)
     }
 
     /// Whether a record of `bytes` can be taken, and whether it joins the frame being built.
@@ -174,7 +174,7 @@ impl<D: Disk> Log<D> {
             return Err(Refused::TooLarge { bytes: bytes as u64, max: self.config.frame_bytes_max as u64 });
         }
         let joins = self.queue.back().is_some_and(|frame| frame.used + bytes <= frame.buffer.len());
-        if !joins && self.queue.len() > self.config.frames_queued_max {
+        if class == Class::Entry && !joins && self.queue.len() > self.config.frames_queued_max {
             return Err(Refused::Busy);
         }
         let reserve = match class {
@@ -189,6 +189,21 @@ impl<D: Disk> Log<D> {
             return Err(Refused::LogFull { used: self.ring.bytes_used(), max: self.config.wal_bytes_max });
         }
         Ok(joins)
+    }
+
+    /// Whether records of `bytes` altogether, each of which can be taken, can be taken one behind the other.
+    pub(crate) fn admit_together(&self, bytes: usize) -> Result<(), Refused> {
+        if bytes <= self.config.frame_bytes {
+            return Ok(());
+        }
+        // A record that does not join a frame leaves at most its own size of it empty.
+        let frames = (2 * bytes).div_ceil(self.config.frame_bytes);
+        let queued = self.queue.iter().map(|frame| frame.buffer.len());
+        let more = std::iter::repeat_n(self.config.frame_bytes, frames);
+        if !self.ring.has_room(queued.chain(more), self.config.reserve_bytes()) {
+            return Err(Refused::LogFull { used: self.ring.bytes_used(), max: self.config.wal_bytes_max });
+        }
+        Ok(())
     }
 
     /// Memory for a frame of `bytes`: one of those used before, unless the frame is larger than they are.

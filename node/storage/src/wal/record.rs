@@ -1,39 +1,48 @@
-//! Records: what a frame holds. One entry of one partition, or the birth or end of a partition.
+//! Records: what a frame holds. An entry of a partition, what consensus promised about its log, the birth
+//! or end of a partition, or a piece of a snapshot.
 //!
 //! ```text
 //! offset  bytes  field
 //!      0      8  partition
 //!      8      4  generation
-//!     12      2  kind                 1 entry, 2 partition created, 3 partition dropped
-//!     14      2  flags, 0
-//!     16      8  ballot: round
+//!     12      1  kind                 1 entry, 2 partition created, 3 partition dropped, 4 promise,
+//!                                     5 accepted again, 6 piece of a snapshot, 7 begin
+//!     13      1  flags                bit 0: the entry's note is the partition's state from here on
+//!     14      2  lag                  of 1 and 5: how far behind its slot the log was known to be chosen;
+//!                                     65535 for that far or farther. Else 0.
+//!     16      8  ballot: round        of 6: the number of the piece
 //!     24      4  ballot: replica
 //!     28      4  payload bytes
-//!     32      8  slot                 0 for a partition just created
-//!     40      8  timestamp
-//!     48     16  entry checksum
+//!     32      8  slot                 0 for 2 and 4
+//!     40      8  timestamp            of 7: the greatest before the slot
+//!     48     16  entry checksum       0 for 4 and 6
 //!     64         payload, then zeros up to a multiple of 16
 //! ```
 //!
-//! The payload of an entry is a list of operations; that of a created partition is its description;
-//! that of a dropped one is empty.
+//! The payload of an entry is a list of operations and a note; that of a created partition is its
+//! description; that of a piece is a list of puts. A begin carries the partition's state: it makes the
+//! pieces before it, from the last one with number 0 on, the partition's content as of its slot. The
+//! others carry nothing.
+//!
+//! A ballot is promised by every record that names it. *Accepted again* says that everything up to its
+//! slot is accepted under its ballot; an entry says the same of all before it.
 //!
 //! ```text
 //! offset  bytes  field of an entry's payload
 //!      0      4  number of operations
-//!      4      4  0
+//!      4      4  bytes of the note
 //!      8         operations, one behind the other:
 //!                   1  kind           1 put, 2 delete
 //!                   1  0
 //!                   2  key bytes
 //!                   4  image bytes    0 for a delete
 //!                      key, then image
+//!                then the note
 //! ```
 //!
-//! The entry checksum is xxh3-128 over partition, generation, kind, slot, timestamp, the previous
-//! record's checksum of the same partition (0 for a created one) and the payload. It chains the
-//! records of a partition, and leaves out the ballot: an entry accepted again under a newer ballot
-//! stays the same entry.
+//! The entry checksum is xxh3-128 over partition, generation, flags, slot, timestamp, the checksum of the
+//! entry before (0 for the first) and the payload. It chains the entries of a partition, and leaves out
+//! the ballot: an entry accepted again under a newer ballot stays the same entry.
 
 use super::frame::{u16_at, u32_at, u64_at, u128_at};
 use crate::engine::Operation;
@@ -55,6 +64,9 @@ const _: () = assert!(CHECKSUM_AT + size_of::<u128>() == RECORD_HEADER_BYTES);
 const _: () = assert!(RECORD_HEADER_BYTES.is_multiple_of(RECORD_ALIGN_BYTES));
 const _: () = assert!(super::frame::FRAME_HEADER_BYTES.is_multiple_of(RECORD_ALIGN_BYTES));
 
+/// The lag of a record that does not say up to where the log was chosen.
+const LAG_UNKNOWN: u16 = u16::MAX;
+
 const OPERATION_PUT: u8 = 1;
 const OPERATION_DELETE: u8 = 2;
 
@@ -67,6 +79,14 @@ pub enum RecordKind {
     Created = 2,
     /// A partition was dropped.
     Dropped = 3,
+    /// Nothing below the ballot is accepted from here on.
+    Promise = 4,
+    /// Everything up to the slot is accepted under the ballot.
+    Accepted = 5,
+    /// A piece of a snapshot.
+    Piece = 6,
+    /// The pieces before are the partition's content as of the slot.
+    Begin = 7,
 }
 
 /// The header of a record, its checksum and payload length aside.
@@ -78,10 +98,14 @@ pub struct RecordHeader {
     pub generation: Generation,
     /// What the record is.
     pub kind: RecordKind,
-    /// The ballot of an entry.
+    /// Whether the note of an entry is the partition's state from here on.
+    pub lasting: bool,
+    /// The ballot of an entry or a promise; of a piece, its number.
     pub ballot: Ballot,
     /// The slot of an entry; of a dropped partition, its last one.
     pub slot: Slot,
+    /// Up to where the log was known to be chosen, in an entry or an acceptance. A record may say less.
+    pub chosen: Slot,
     /// The timestamp of an entry.
     pub timestamp: Timestamp,
 }
@@ -91,7 +115,7 @@ pub struct RecordHeader {
 pub struct RecordView<'a> {
     /// The header.
     pub header: RecordHeader,
-    /// The checksum that chains the records of the partition.
+    /// The checksum that chains the entries of the partition.
     pub checksum: u128,
     /// The payload, without its padding.
     pub payload: &'a [u8],
@@ -112,85 +136,128 @@ pub const fn record_bytes(payload_bytes: usize) -> usize {
 }
 
 /// Bytes of the payload of an entry.
-pub fn operations_bytes(operations: &[Operation]) -> usize {
+pub fn payload_bytes(operations: &[Operation], note: &[u8]) -> usize {
     let each = |operation: &Operation| {
-        OPERATION_HEADER_BYTES
-            + match operation {
-                Operation::Put { key, image } => key.len() + image.len(),
-                Operation::Delete { key } => key.len(),
-            }
+        let (_, key, image) = operation_parts(operation);
+        OPERATION_HEADER_BYTES + key.len() + image.len()
     };
-    OPERATIONS_HEADER_BYTES + operations.iter().map(each).sum::<usize>()
+    OPERATIONS_HEADER_BYTES + operations.iter().map(each).sum::<usize>() + note.len()
 }
 
-/// The checksum that chains `payload` to the partition's previous record.
-pub fn entry_checksum(header: &RecordHeader, previous: u128, payload: &[u8]) -> u128 {
+/// The checksum that chains an entry to the one before it. The payload is hashed as it will be written.
+pub fn entry_checksum(header: &RecordHeader, previous: u128, operations: &[Operation], note: &[u8]) -> u128 {
+    let mut hasher = chained(header, previous);
+    hasher.update(&operations_header(operations, note));
+    for operation in operations {
+        let (_, key, image) = operation_parts(operation);
+        hasher.update(&operation_header(operation));
+        hasher.update(key);
+        hasher.update(image);
+    }
+    hasher.update(note);
+    hasher.digest128()
+}
+
+/// The checksum that chains the entry with this payload to the one before it.
+pub fn stored_checksum(header: &RecordHeader, previous: u128, payload: &[u8]) -> u128 {
+    let mut hasher = chained(header, previous);
+    hasher.update(payload);
+    hasher.digest128()
+}
+
+fn chained(header: &RecordHeader, previous: u128) -> Xxh3 {
     let mut fields = [0; 48];
     fields[0..8].copy_from_slice(&header.partition.0.to_le_bytes());
     fields[8..12].copy_from_slice(&header.generation.0.to_le_bytes());
-    fields[12..14].copy_from_slice(&(header.kind as u16).to_le_bytes());
+    fields[12] = header.lasting.into();
     fields[16..24].copy_from_slice(&header.slot.0.to_le_bytes());
     fields[24..32].copy_from_slice(&header.timestamp.0.to_le_bytes());
     fields[32..48].copy_from_slice(&previous.to_le_bytes());
     let mut hasher = Xxh3::new();
     hasher.update(&fields);
-    hasher.update(payload);
-    hasher.digest128()
+    hasher
 }
 
-/// Writes a record into `bytes`, which is exactly as long as [`record_bytes`] says, and returns its
-/// checksum. `fill` writes the payload.
+/// Writes a record into `bytes`, which is exactly as long as [`record_bytes`] says. `fill` writes the
+/// payload.
 pub fn write_record(
     bytes: &mut [u8],
     header: &RecordHeader,
-    previous: u128,
+    checksum: u128,
     payload_bytes: usize,
     fill: impl FnOnce(&mut [u8]),
-) -> u128 {
+) {
     assert_eq!(bytes.len(), record_bytes(payload_bytes), "a record fills the space made for it");
     let (head, rest) = bytes.split_at_mut(RECORD_HEADER_BYTES);
     let (payload, padding) = rest.split_at_mut(payload_bytes);
     fill(payload);
     padding.fill(0);
-    let checksum = entry_checksum(header, previous, payload);
     let length = u32::try_from(payload_bytes).expect("a record fits into a frame, whose length is 32 bits");
     head[0..8].copy_from_slice(&header.partition.0.to_le_bytes());
     head[8..12].copy_from_slice(&header.generation.0.to_le_bytes());
-    head[12..14].copy_from_slice(&(header.kind as u16).to_le_bytes());
-    head[14..16].fill(0);
+    head[12] = header.kind as u8;
+    head[13] = header.lasting.into();
+    head[14..16].copy_from_slice(&lag(header).to_le_bytes());
     head[16..24].copy_from_slice(&header.ballot.round.to_le_bytes());
     head[24..28].copy_from_slice(&header.ballot.replica.to_le_bytes());
     head[28..32].copy_from_slice(&length.to_le_bytes());
     head[32..40].copy_from_slice(&header.slot.0.to_le_bytes());
     head[40..48].copy_from_slice(&header.timestamp.0.to_le_bytes());
     head[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
-    checksum
 }
 
-/// Writes the payload of an entry into `bytes`, which is exactly as long as [`operations_bytes`] says.
-pub fn write_operations(bytes: &mut [u8], operations: &[Operation]) {
-    let count = u32::try_from(operations.len()).expect("an entry fits into a frame");
-    bytes[0..4].copy_from_slice(&count.to_le_bytes());
-    bytes[4..8].fill(0);
-    let mut rest = &mut bytes[OPERATIONS_HEADER_BYTES..];
-    for operation in operations {
-        let (kind, key, image): (u8, &[u8], &[u8]) = match operation {
-            Operation::Put { key, image } => (OPERATION_PUT, key, image),
-            Operation::Delete { key } => (OPERATION_DELETE, key, &[]),
-        };
-        let key_bytes = u16::try_from(key.len()).expect("the engine refuses keys above the model's limit");
-        let image_bytes = u32::try_from(image.len()).expect("an entry fits into a frame");
-        let (head, behind) = rest.split_at_mut(OPERATION_HEADER_BYTES);
-        head[0..2].copy_from_slice(&[kind, 0]);
-        head[2..4].copy_from_slice(&key_bytes.to_le_bytes());
-        head[4..8].copy_from_slice(&image_bytes.to_le_bytes());
-        let (key_at, behind) = behind.split_at_mut(key.len());
-        key_at.copy_from_slice(key);
-        let (image_at, behind) = behind.split_at_mut(image.len());
-        image_at.copy_from_slice(image);
-        rest = behind;
+fn lag(header: &RecordHeader) -> u16 {
+    if !matches!(header.kind, RecordKind::Entry | RecordKind::Accepted) {
+        return 0;
     }
+    let lag = header.slot.0.checked_sub(header.chosen.0).expect("a record speaks of its slot and before");
+    u16::try_from(lag).unwrap_or(LAG_UNKNOWN)
+}
+
+/// Writes the payload of an entry into `bytes`, which is exactly as long as [`payload_bytes`] says.
+pub fn write_payload(bytes: &mut [u8], operations: &[Operation], note: &[u8]) {
+    let mut rest = place(bytes, &operations_header(operations, note));
+    for operation in operations {
+        let (_, key, image) = operation_parts(operation);
+        rest = place(rest, &operation_header(operation));
+        rest = place(rest, key);
+        rest = place(rest, image);
+    }
+    rest = place(rest, note);
     assert!(rest.is_empty(), "an entry fills the space made for it");
+}
+
+/// Copies `content` to the beginning of `bytes`; returns what is behind it.
+fn place<'a>(bytes: &'a mut [u8], content: &[u8]) -> &'a mut [u8] {
+    let (at, behind) = bytes.split_at_mut(content.len());
+    at.copy_from_slice(content);
+    behind
+}
+
+fn operations_header(operations: &[Operation], note: &[u8]) -> [u8; OPERATIONS_HEADER_BYTES] {
+    let length = |of: usize| u32::try_from(of).expect("an entry fits into a frame").to_le_bytes();
+    let mut header = [0; OPERATIONS_HEADER_BYTES];
+    header[0..4].copy_from_slice(&length(operations.len()));
+    header[4..8].copy_from_slice(&length(note.len()));
+    header
+}
+
+fn operation_header(operation: &Operation) -> [u8; OPERATION_HEADER_BYTES] {
+    let (kind, key, image) = operation_parts(operation);
+    let key_bytes = u16::try_from(key.len()).expect("the engine refuses keys above the model's limit");
+    let image_bytes = u32::try_from(image.len()).expect("an entry fits into a frame");
+    let mut header = [0; OPERATION_HEADER_BYTES];
+    header[0] = kind;
+    header[2..4].copy_from_slice(&key_bytes.to_le_bytes());
+    header[4..8].copy_from_slice(&image_bytes.to_le_bytes());
+    header
+}
+
+fn operation_parts(operation: &Operation) -> (u8, &[u8], &[u8]) {
+    match operation {
+        Operation::Put { key, image } => (OPERATION_PUT, key, image),
+        Operation::Delete { key } => (OPERATION_DELETE, key, &[]),
+    }
 }
 
 /// The record at the beginning of `bytes`, and how many bytes it takes with its padding.
@@ -198,16 +265,27 @@ pub fn read_record(bytes: &[u8]) -> Result<(RecordView<'_>, usize), RecordFault>
     if bytes.len() < RECORD_HEADER_BYTES {
         return Err(RecordFault { what: "record length", found: bytes.len() as u64 });
     }
-    let kind = match u16_at(bytes, 12) {
+    let kind = match bytes[12] {
         1 => RecordKind::Entry,
         2 => RecordKind::Created,
         3 => RecordKind::Dropped,
+        4 => RecordKind::Promise,
+        5 => RecordKind::Accepted,
+        6 => RecordKind::Piece,
+        7 => RecordKind::Begin,
         other => return Err(RecordFault { what: "record kind", found: other.into() }),
     };
-    let flags = u16_at(bytes, 14);
-    if flags != 0 {
+    let flags = bytes[13];
+    if flags > 1 {
         return Err(RecordFault { what: "record flag", found: flags.into() });
     }
+    let slot = Slot(u64_at(bytes, 32));
+    let chosen = match (kind, u16_at(bytes, 14)) {
+        (RecordKind::Entry | RecordKind::Accepted, lag) if lag != LAG_UNKNOWN => {
+            Slot(slot.0.saturating_sub(lag.into()))
+        }
+        _ => Slot(0),
+    };
     let payload_bytes = u32_at(bytes, 28) as usize;
     let total = record_bytes(payload_bytes);
     if total > bytes.len() {
@@ -217,20 +295,23 @@ pub fn read_record(bytes: &[u8]) -> Result<(RecordView<'_>, usize), RecordFault>
         partition: PartitionId(u64_at(bytes, 0)),
         generation: Generation(u32_at(bytes, 8)),
         kind,
+        lasting: flags == 1,
         ballot: Ballot { round: u64_at(bytes, 16), replica: u32_at(bytes, 24) },
-        slot: Slot(u64_at(bytes, 32)),
+        slot,
+        chosen,
         timestamp: Timestamp(u64_at(bytes, 40)),
     };
     let payload = &bytes[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + payload_bytes];
     Ok((RecordView { header, checksum: u128_at(bytes, CHECKSUM_AT), payload }, total))
 }
 
-/// The operations in the payload of an entry.
-pub fn read_operations(payload: &[u8]) -> Result<Vec<Operation>, RecordFault> {
+/// The operations and the note in the payload of an entry.
+pub fn read_payload(payload: &[u8]) -> Result<(Vec<Operation>, &[u8]), RecordFault> {
     if payload.len() < OPERATIONS_HEADER_BYTES {
         return Err(RecordFault { what: "entry length", found: payload.len() as u64 });
     }
     let count = u32_at(payload, 0) as usize;
+    let note_bytes = u32_at(payload, 4) as usize;
     let mut rest = &payload[OPERATIONS_HEADER_BYTES..];
     if count > rest.len() / OPERATION_HEADER_BYTES {
         return Err(RecordFault { what: "operation count", found: count as u64 });
@@ -255,10 +336,10 @@ pub fn read_operations(payload: &[u8]) -> Result<Vec<Operation>, RecordFault> {
         });
         rest = behind;
     }
-    if !rest.is_empty() {
+    if rest.len() != note_bytes {
         return Err(RecordFault { what: "bytes behind the operations", found: rest.len() as u64 });
     }
-    Ok(operations)
+    Ok((operations, rest))
 }
 
 #[cfg(test)]
@@ -271,8 +352,10 @@ mod tests {
             partition: PartitionId(0x0102030405060708),
             generation: Generation(0x11121314),
             kind,
+            lasting: false,
             ballot: Ballot { round: 0x2122232425262728, replica: 0x31323334 },
             slot: Slot(0x4142434445464748),
+            chosen: if kind == RecordKind::Entry { Slot(0x4142434445464743) } else { Slot(0) },
             timestamp: Timestamp(0x5152535455565758),
         }
     }
@@ -284,11 +367,14 @@ mod tests {
         ]
     }
 
+    const NOTE: &[u8] = b"note";
+
     fn written(header: &RecordHeader, previous: u128, operations: &[Operation]) -> Vec<u8> {
-        let payload_bytes = operations_bytes(operations);
+        let payload_bytes = payload_bytes(operations, NOTE);
         let mut bytes = vec![0xEE; record_bytes(payload_bytes)];
-        write_record(&mut bytes, header, previous, payload_bytes, |payload| {
-            write_operations(payload, operations)
+        let checksum = entry_checksum(header, previous, operations, NOTE);
+        write_record(&mut bytes, header, checksum, payload_bytes, |payload| {
+            write_payload(payload, operations, NOTE)
         });
         bytes
     }
@@ -299,11 +385,12 @@ mod tests {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             hex,
-            "0807060504030201141312110100000028272625242322213433323124000000\
-             484746454443424158575655545352517a0800759f90f7b55a7d6783bff6beb6\
-             02000000000000000100030005000000\
+            "0807060504030201141312110100050028272625242322213433323128000000\
+             48474645444342415857565554535251\
+             255087a95be5a3071b5b7a15f4e1c1ae\
+             02000000040000000100030005000000\
              6b6579696d6167650200040000000000\
-             676f6e65000000000000000000000000"
+             676f6e656e6f74650000000000000000"
         );
     }
 
@@ -313,30 +400,31 @@ mod tests {
         let (record, taken) = read_record(&bytes).unwrap();
         assert_eq!(taken, bytes.len());
         assert_eq!(record.header, header(RecordKind::Entry));
-        assert_eq!(record.checksum, entry_checksum(&record.header, 7, record.payload));
-        assert_eq!(read_operations(record.payload), Ok(operations()));
+        assert_eq!(record.checksum, stored_checksum(&record.header, 7, record.payload));
+        assert_eq!(read_payload(record.payload), Ok((operations(), NOTE)));
     }
 
     #[test]
-    fn the_entry_checksum_covers_everything_but_the_ballot() {
-        let base = entry_checksum(&header(RecordKind::Entry), 7, b"payload");
-        let same = RecordHeader { ballot: Ballot { round: 1, replica: 1 }, ..header(RecordKind::Entry) };
-        assert_eq!(entry_checksum(&same, 7, b"payload"), base);
+    fn the_entry_checksum_covers_everything_but_the_ballot_and_what_was_chosen() {
+        let base = stored_checksum(&header(RecordKind::Entry), 7, b"payload");
+        let other = Ballot { round: 1, replica: 1 };
+        let same = RecordHeader { ballot: other, chosen: Slot(0), ..header(RecordKind::Entry) };
+        assert_eq!(stored_checksum(&same, 7, b"payload"), base);
         let entry = header(RecordKind::Entry);
         for (what, sum) in [
             (
                 "partition",
-                entry_checksum(&RecordHeader { partition: PartitionId(1), ..entry }, 7, b"payload"),
+                stored_checksum(&RecordHeader { partition: PartitionId(1), ..entry }, 7, b"payload"),
             ),
             (
                 "generation",
-                entry_checksum(&RecordHeader { generation: Generation(1), ..entry }, 7, b"payload"),
+                stored_checksum(&RecordHeader { generation: Generation(1), ..entry }, 7, b"payload"),
             ),
-            ("kind", entry_checksum(&RecordHeader { kind: RecordKind::Created, ..entry }, 7, b"payload")),
-            ("slot", entry_checksum(&RecordHeader { slot: Slot(1), ..entry }, 7, b"payload")),
-            ("timestamp", entry_checksum(&RecordHeader { timestamp: Timestamp(1), ..entry }, 7, b"payload")),
-            ("previous", entry_checksum(&entry, 8, b"payload")),
-            ("payload", entry_checksum(&entry, 7, b"payloae")),
+            ("lasting", stored_checksum(&RecordHeader { lasting: true, ..entry }, 7, b"payload")),
+            ("slot", stored_checksum(&RecordHeader { slot: Slot(1), ..entry }, 7, b"payload")),
+            ("timestamp", stored_checksum(&RecordHeader { timestamp: Timestamp(1), ..entry }, 7, b"payload")),
+            ("previous", stored_checksum(&entry, 8, b"payload")),
+            ("payload", stored_checksum(&entry, 7, b"payloae")),
         ] {
             assert_ne!(sum, base, "{what}");
         }
@@ -344,7 +432,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_or_flag_is_named() {
-        for (at, what) in [(12, "record kind"), (14, "record flag")] {
+        for (at, what) in [(12, "record kind"), (13, "record flag")] {
             let mut bytes = written(&header(RecordKind::Entry), 0, &operations());
             bytes[at] = 99;
             assert_eq!(read_record(&bytes), Err(RecordFault { what, found: 99 }));
@@ -352,14 +440,14 @@ mod tests {
         let bytes = written(&header(RecordKind::Entry), 0, &operations());
         let mut payload = read_record(&bytes).unwrap().0.payload.to_vec();
         payload[OPERATIONS_HEADER_BYTES] = 77;
-        assert_eq!(read_operations(&payload), Err(RecordFault { what: "operation kind", found: 77 }));
+        assert_eq!(read_payload(&payload), Err(RecordFault { what: "operation kind", found: 77 }));
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = read_record(&bytes);
-            let _ = read_operations(&bytes);
+            let _ = read_payload(&bytes);
         }
 
         #[test]
@@ -367,7 +455,7 @@ mod tests {
             let mut bytes = written(&header(RecordKind::Entry), 0, &operations());
             bytes[at] = value;
             if let Ok((record, _)) = read_record(&bytes) {
-                let _ = read_operations(record.payload);
+                let _ = read_payload(record.payload);
             }
             let _ = read_record(&bytes[..cut]);
         }
@@ -389,7 +477,7 @@ mod tests {
             let bytes = written(&header(RecordKind::Entry), 3, &operations);
             let (record, taken) = read_record(&bytes).unwrap();
             prop_assert_eq!(taken, bytes.len());
-            prop_assert_eq!(read_operations(record.payload).unwrap(), operations);
+            prop_assert_eq!(read_payload(record.payload).unwrap(), (operations, NOTE));
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
-    Engine, EngineConfig, Entry, OpenError, Operation, RangeQuery, RecoveredEntries, Recovery, WalConfig,
+    Durable, Engine, EngineConfig, Entry, OpenError, Operation, RangeQuery, Recovery, Refused, WalConfig,
     memory::{MemoryDisk, TestRuntime},
 };
 use std::{rc::Rc, time::Duration};
@@ -33,7 +33,7 @@ pub fn config() -> EngineConfig {
             idle_frame_every: Duration::from_secs(1),
         },
         table_bytes_max: 1 << 30,
-        recovered: RecoveredEntries::Apply,
+        notes_ns: 1_000,
     }
 }
 
@@ -51,6 +51,29 @@ pub fn entry(slot: u64, operations: Vec<Operation>) -> Entry {
         ballot: Ballot { round: 1, replica: 3 },
         timestamp: Timestamp(1000 + slot),
         operations,
+        ..Entry::default()
+    }
+}
+
+/// What the tests do with an engine, in one call.
+pub trait Appends {
+    /// Appends an entry behind the last one, if it is let in.
+    fn append_next(&self, id: PartitionId, entry: Entry) -> Result<Durable, Refused>;
+
+    /// Applies up to a slot.
+    fn apply_to(&self, id: PartitionId, slot: Slot);
+}
+
+impl Appends for TestEngine {
+    fn append_next(&self, id: PartitionId, entry: Entry) -> Result<Durable, Refused> {
+        self.admits(id, [&entry])?;
+        let checksum =
+            entry.checksum(id, self.generation(id).expect("the partition is here"), self.end(id).checksum);
+        self.append(id, entry, checksum)
+    }
+
+    fn apply_to(&self, id: PartitionId, slot: Slot) {
+        self.apply(id, slot, |_| ());
     }
 }
 

@@ -1,0 +1,218 @@
+//! What the groups of one core share: support with other cores, settings, timers, the way out.
+//!
+//! Cores are numbered as groups name them. It knows groups only by their ids.
+
+use crate::message::{CoreMessage, GroupMessage, Outbox};
+use crate::place::Place;
+use evenkeel_model::PartitionId;
+use evenkeel_paxos::{Grant, Settings, Support, SupportSettings, Supports, Time};
+use evenkeel_storage::Runtime;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+
+/// How a core takes part in its groups.
+#[derive(Clone)]
+pub struct CoreConfig {
+    /// Where it is.
+    pub place: Place,
+    /// The settings of all its groups.
+    pub settings: Settings,
+    /// How long support lasts.
+    pub support: SupportSettings,
+    /// How many bytes of applied entries each group with several members keeps in memory, for others to
+    /// catch up by; beyond that they take a snapshot.
+    pub tail_bytes_max: u64,
+    /// The way to other cores.
+    pub outbox: Rc<dyn Outbox>,
+}
+
+/// A core without others, whose groups have one member each.
+struct Nowhere;
+
+impl Outbox for Nowhere {
+    fn send(&self, _to: Place, _message: CoreMessage) {}
+}
+
+impl CoreConfig {
+    /// What production uses.
+    pub fn new(place: Place, outbox: Rc<dyn Outbox>) -> CoreConfig {
+        CoreConfig {
+            place,
+            settings: Settings::default(),
+            support: SupportSettings::default(),
+            tail_bytes_max: 4 * 1024 * 1024,
+            outbox,
+        }
+    }
+
+    /// A core whose groups have one member each: there is nobody to talk to.
+    pub fn alone(place: Place) -> CoreConfig {
+        CoreConfig::new(place, Rc::new(Nowhere))
+    }
+}
+
+/// What the groups of a core share.
+pub(crate) struct Hub<R> {
+    pub runtime: R,
+    pub config: CoreConfig,
+    /// Before this time the core may be supporting somebody by the word of its former life.
+    pub votes_from: Time,
+    pub supports: RefCell<Supports>,
+    cores: RefCell<Vec<Core>>,
+    /// When groups want to be told the time.
+    wakes: RefCell<BTreeMap<PartitionId, Time>>,
+    support_due: Cell<Time>,
+    /// When the task that keeps time will look next, and how to have it look earlier.
+    planned: Cell<Time>,
+    keeper: RefCell<Option<Waker>>,
+    closed: Cell<bool>,
+}
+
+/// Another core.
+struct Core {
+    place: Place,
+    /// Whether support was live when it was last looked at, given and received.
+    live: (bool, bool),
+}
+
+impl<R: Runtime> Hub<R> {
+    /// A core in its `life`th life, counted from 1; `unclean` if it may have supported anybody before.
+    pub fn new(runtime: R, config: CoreConfig, life: u32, unclean: bool) -> Hub<R> {
+        let now = Time(runtime.now_ns());
+        let wait_ns = if unclean { Supports::restart_wait_ns(&config.support) } else { 0 };
+        Hub {
+            votes_from: now.after(wait_ns),
+            supports: RefCell::new(Supports::new(config.support.clone(), life, 0)),
+            runtime,
+            config,
+            cores: RefCell::default(),
+            wakes: RefCell::default(),
+            support_due: Cell::new(now),
+            planned: Cell::new(Time(u64::MAX)),
+            keeper: RefCell::default(),
+            closed: Cell::new(false),
+        }
+    }
+
+    pub fn now(&self) -> Time {
+        Time(self.runtime.now_ns())
+    }
+
+    /// The number of a core; nothing for this one.
+    pub fn core(&self, place: Place) -> Option<usize> {
+        if place == self.config.place {
+            return None;
+        }
+        let mut cores = self.cores.borrow_mut();
+        let known = cores.iter().position(|core| core.place == place);
+        Some(known.unwrap_or_else(|| {
+            cores.push(Core { place, live: (false, false) });
+            self.support_due.set(self.now());
+            self.look_by(self.now());
+            self.supports.borrow_mut().add_peer()
+        }))
+    }
+
+    /// Takes a support message in; yields the core if support began with it.
+    pub fn supported(&self, from: Place, support: &Support) -> Option<usize> {
+        let core = self.core(from)?;
+        let began = self.supports.borrow_mut().receive(self.now(), core, support);
+        began.then_some(core)
+    }
+
+    /// The cores with which support has lapsed since this was last asked.
+    pub fn lapsed(&self) -> Vec<usize> {
+        let (now, supports) = (self.now(), self.supports.borrow());
+        let live = |grant: Grant| grant.live(now);
+        let mut lapsed = Vec::new();
+        for (at, core) in self.cores.borrow_mut().iter_mut().enumerate() {
+            let before =
+                std::mem::replace(&mut core.live, (live(supports.given(at)), live(supports.received(at))));
+            if before.0 && !core.live.0 || before.1 && !core.live.1 {
+                lapsed.push(at);
+            }
+        }
+        lapsed
+    }
+
+    /// Sends support to every core, if that is due; returns whether. `chosen` yields what rides on it to a
+    /// core.
+    pub fn send_support(&self, log_moves: bool, chosen: impl Fn(usize) -> Vec<GroupMessage>) -> bool {
+        let now = self.now();
+        if now < self.support_due.get() {
+            return false;
+        }
+        self.support_due.set(now.after(self.config.support.period_ns));
+        let places: Vec<Place> = self.cores.borrow().iter().map(|core| core.place).collect();
+        for (core, place) in places.into_iter().enumerate() {
+            let support = self.supports.borrow_mut().message(now, core, log_moves);
+            self.config.outbox.send(place, CoreMessage::Support { support, chosen: chosen(core) });
+        }
+        true
+    }
+
+    /// A group wants to be told the time.
+    pub fn wake_group(&self, id: PartitionId, at: Option<Time>) {
+        let mut wakes = self.wakes.borrow_mut();
+        match at {
+            Some(at) => {
+                wakes.insert(id, at);
+                self.look_by(at);
+            }
+            None => {
+                wakes.remove(&id);
+            }
+        }
+    }
+
+    /// The groups whose time has come.
+    pub fn due(&self) -> Vec<PartitionId> {
+        let now = self.now();
+        let mut wakes = self.wakes.borrow_mut();
+        let due: Vec<PartitionId> = wakes.iter().filter(|&(_, &at)| at <= now).map(|(&id, _)| id).collect();
+        wakes.retain(|_, at| *at > now);
+        due
+    }
+
+    /// When the task that keeps time has something to do; never on a core without others.
+    pub fn next_due(&self) -> Option<Time> {
+        let support = (!self.cores.borrow().is_empty()).then(|| self.support_due.get());
+        let next = self.wakes.borrow().values().copied().min().into_iter().chain(support).min();
+        self.planned.set(next.unwrap_or(Time(u64::MAX)));
+        next
+    }
+
+    fn look_by(&self, at: Time) {
+        if at < self.planned.get() {
+            self.planned.set(at);
+            self.wake_keeper();
+        }
+    }
+
+    pub fn set_keeper(&self, context: &Context<'_>) {
+        *self.keeper.borrow_mut() = Some(context.waker().clone());
+    }
+
+    /// Whether something is due earlier than the time it was planned for.
+    pub fn is_before(&self, planned: Option<Time>) -> bool {
+        self.closed.get() || self.planned.get() < planned.unwrap_or(Time(u64::MAX))
+    }
+
+    fn wake_keeper(&self) {
+        if let Some(keeper) = self.keeper.borrow().as_ref() {
+            keeper.wake_by_ref();
+        }
+    }
+
+    /// The core stops.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.wake_keeper();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+}

@@ -1,0 +1,217 @@
+//! Handing a partition's content to a member that is too far behind.
+//!
+//! Whoever lacks it asks for piece after piece and repeats what is not answered; whoever has it pins its
+//! state for a while and answers. Pieces go into the log as they come. The last one brings members and
+//! outcomes, and then consensus is told: its record behind the pieces makes them the content, so a crash
+//! in between leaves everything as it was.
+
+use crate::group::read_state;
+use crate::message::{Body, Piece, SnapshotEnd};
+use crate::partition::Partition;
+use evenkeel_model::Slot;
+use evenkeel_paxos::{Anchor, Input, MemberId, MemberKind};
+use evenkeel_storage::{Disk, Operation, Pinned, Runtime};
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+/// Keys and images in one piece, about.
+const PIECE_BYTES: usize = 64 * 1024;
+/// How long a piece is waited for before it is asked for again.
+const PIECE_PATIENCE: Duration = Duration::from_millis(300);
+/// How often a piece is asked for before the copy is given up; consensus will ask again.
+const PIECE_ATTEMPTS: u32 = 10;
+/// How long a state stays pinned that nobody asks for.
+const PIN_KEPT_NS: u64 = 30_000_000_000;
+/// A state younger than this serves whoever asks for a new one: the question was probably repeated.
+const PIN_FRESH_NS: u64 = 2_000_000_000;
+/// States pinned at the same time.
+const PINS_MAX: usize = 2;
+
+/// States that others are copying.
+pub(crate) type Pins = RefCell<Vec<Pin>>;
+
+pub(crate) struct Pin {
+    to: MemberId,
+    base: Anchor,
+    pinned: Pinned,
+    end: SnapshotEnd,
+    made_ns: u64,
+    touched_ns: u64,
+}
+
+/// A copy under way.
+pub(crate) struct Fetch {
+    from: MemberId,
+    base: Option<Anchor>,
+    number: u64,
+    after: Option<Rc<[u8]>>,
+    arrived: Option<Piece>,
+    waker: Option<Waker>,
+}
+
+impl<D: Disk, R: Runtime> Partition<D, R> {
+    /// Begins to copy the content from a member, unless a copy is under way.
+    pub(crate) fn fetch_snapshot(&self, from: MemberId) {
+        let mut fetching = self.fetching.borrow_mut();
+        if fetching.is_some() {
+            return;
+        }
+        *fetching = Some(Fetch { from, base: None, number: 0, after: None, arrived: None, waker: None });
+        let (this, runtime) = (Rc::downgrade(&self.this()), self.hub.runtime.clone());
+        self.hub.runtime.spawn(fetch(this, runtime));
+    }
+
+    /// Asks for the next piece; nothing is left to ask for once the copy is over.
+    fn ask_for_piece(&self) {
+        let fetching = self.fetching.borrow();
+        let Some(Fetch { from, base, number, after, .. }) = fetching.as_ref() else { return };
+        let base = base.map(|base| base.slot);
+        let body = Body::PieceWanted { base, number: *number, after: after.clone() };
+        self.send_body(&self.group.borrow(), *from, body);
+    }
+
+    /// Answers with a piece of the content.
+    pub(crate) fn send_piece(&self, to: MemberId, base: Option<Slot>, number: u64, after: Option<&[u8]>) {
+        let now_ns = self.hub.runtime.now_ns();
+        let mut pins = self.pins.borrow_mut();
+        pins.retain(|pin| pin.touched_ns.saturating_add(PIN_KEPT_NS) > now_ns);
+        let fresh = |pin: &Pin| pin.to == to && pin.made_ns.saturating_add(PIN_FRESH_NS) > now_ns;
+        if base.is_none() && !pins.iter().any(fresh) {
+            pins.retain(|pin| pin.to != to);
+            if pins.len() >= PINS_MAX {
+                return;
+            }
+            let Some(pin) = self.pin_for(to, now_ns) else { return };
+            pins.push(pin);
+        }
+        let wanted = |pin: &&mut Pin| pin.to == to && base.is_none_or(|slot| pin.base.slot == slot);
+        let Some(pin) = pins.iter_mut().find(wanted) else { return };
+        pin.touched_ns = now_ns;
+        let (items, last) = piece_of(&pin.pinned, after);
+        let last = last.then(|| pin.end.clone());
+        let body = Body::Piece(Piece { base: pin.base, number, items, last });
+        self.send_body(&self.group.borrow(), to, body);
+    }
+
+    fn pin_for(&self, to: MemberId, now_ns: u64) -> Option<Pin> {
+        let group = self.group.borrow();
+        if group.replica.member().kind != MemberKind::Storage {
+            return None;
+        }
+        let pinned = self.engine.pin(self.row().id).ok()?;
+        let end = SnapshotEnd { timestamp: self.last_timestamp(), state: group.state() };
+        Some(Pin { to, base: group.replica.chosen(), pinned, end, made_ns: now_ns, touched_ns: now_ns })
+    }
+
+    /// Takes a piece in, if it is the one that is waited for.
+    pub(crate) fn take_piece(&self, from: MemberId, piece: Piece) {
+        let mut fetching = self.fetching.borrow_mut();
+        let Some(fetch) = fetching.as_mut() else { return };
+        let same = fetch.base.is_none_or(|base| base == piece.base);
+        if fetch.from == from && same && fetch.number == piece.number && fetch.arrived.is_none() {
+            fetch.arrived = Some(piece);
+            if let Some(waker) = fetch.waker.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Puts the piece that arrived into the log.
+    fn stage_piece(&self) -> ControlFlow<()> {
+        let mut fetching = self.fetching.borrow_mut();
+        let Some(fetch) = fetching.as_mut() else { return ControlFlow::Break(()) };
+        let Some(piece) = fetch.arrived.take() else { return ControlFlow::Continue(()) };
+        if piece.base.slot <= self.applied() || self.halted.get() {
+            return ControlFlow::Break(());
+        }
+        let after = piece.items.last().map(|item| match item {
+            Operation::Put { key, .. } | Operation::Delete { key } => key.clone(),
+        });
+        if self.engine.stage(self.row().id, piece.base.slot, piece.number, piece.items).is_err() {
+            // The log is busy: the same piece is asked for again.
+            return ControlFlow::Continue(());
+        }
+        fetch.base = Some(piece.base);
+        fetch.number += 1;
+        fetch.after = after;
+        let Some(end) = piece.last else { return ControlFlow::Continue(()) };
+        drop(fetching);
+        self.install(piece.base, end);
+        ControlFlow::Break(())
+    }
+
+    /// All pieces are in the log; consensus writes behind them that they are the content.
+    fn install(&self, base: Anchor, end: SnapshotEnd) {
+        let Some((membership, _)) = read_state(&end.state) else { return };
+        let configuration = membership.configuration;
+        {
+            let mut group = self.group.borrow_mut();
+            group.places.learn_all(&self.hub, &membership);
+            group.install = Some(end);
+        }
+        self.tell(Input::Installed { base, configuration });
+        self.group.borrow_mut().install = None;
+    }
+}
+
+/// The items behind a key, as puts, and whether they are the last ones.
+fn piece_of(pinned: &Pinned, after: Option<&[u8]>) -> (Vec<Operation>, bool) {
+    let mut lower = after.map(<[u8]>::to_vec).unwrap_or_default();
+    if after.is_some() {
+        lower.push(0);
+    }
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    for (key, image) in pinned.iter_from(&lower) {
+        if bytes > 0 && bytes + key.len() + image.len() > PIECE_BYTES {
+            return (items, false);
+        }
+        bytes += key.len() + image.len();
+        items.push(Operation::Put { key: key.clone(), image: image.clone() });
+    }
+    (items, true)
+}
+
+/// Copies the content, piece by piece.
+async fn fetch<D: Disk, R: Runtime>(partition: Weak<Partition<D, R>>, runtime: R) {
+    let (mut number, mut attempts) = (0, 0);
+    loop {
+        let Some(this) = partition.upgrade() else { return };
+        this.ask_for_piece();
+        drop(this);
+        arrived(&partition, &runtime).await;
+        let Some(this) = partition.upgrade() else { return };
+        let over = this.stage_piece().is_break();
+        let reached = this.fetching.borrow().as_ref().map_or(0, |fetch| fetch.number);
+        attempts = if reached > number { 0 } else { attempts + 1 };
+        number = reached;
+        if over || attempts >= PIECE_ATTEMPTS {
+            *this.fetching.borrow_mut() = None;
+            return;
+        }
+    }
+}
+
+/// Waits for a piece, or until it is time to ask again.
+async fn arrived<D: Disk, R: Runtime>(partition: &Weak<Partition<D, R>>, runtime: &R) {
+    let mut sleep = pin!(runtime.sleep(PIECE_PATIENCE));
+    poll_fn(|context| {
+        if sleep.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(this) = partition.upgrade() else { return Poll::Ready(()) };
+        let mut fetching = this.fetching.borrow_mut();
+        match fetching.as_mut() {
+            Some(fetch) if fetch.arrived.is_none() => {
+                fetch.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            Some(_) | None => Poll::Ready(()),
+        }
+    })
+    .await;
+}
