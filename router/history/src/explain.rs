@@ -5,10 +5,11 @@
 //! observes is left out of the core if the rest is a contradiction without it. A write is left out
 //! only if the rest is a contradiction even when the write may take effect at any time or never, and
 //! if nothing in the core speaks of its value: a read alone, without the write that it saw, contradicts
-//! nothing but the reader's patience.
+//! nothing but the reader's patience. What began after the last answer that counts was too late to
+//! explain it, and is left out too.
 
 use crate::checker::Limits;
-use crate::event::{Image, Request};
+use crate::event::{Consistency, Image, Request};
 use crate::history::Operation;
 use crate::model::{Answer, Claim, INITIAL};
 use crate::search::{Budget, Found, Span, search};
@@ -51,7 +52,8 @@ pub(crate) fn explain(operations: &[&Operation], spans: &[Span], limits: Limits)
         Found::Order(order) => order,
         Found::Nothing | Found::OutOfSteps => Vec::new(),
     };
-    let core = Core::of(cut(spans, &ends, failing)).reduce(&mut budget);
+    let until = spans[culprit].ended.unwrap_or(u64::MAX);
+    let core = Core::of(cut(spans, &ends, failing), until).reduce(&mut budget);
     let mut core: Vec<_> = core.into_iter().map(|index| operations[index].clone()).collect();
     core.sort_by_key(|operation| operation.invoked);
     Explanation {
@@ -105,6 +107,10 @@ fn placed(operations: &[&Operation], spans: &[Span], ended: &[usize], order: &[u
     order.iter().map(place).collect()
 }
 
+/// An operation that plays no part: a read of unknown outcome.
+const NOTHING: Claim =
+    Claim { request: Request::Get { consistency: Consistency::Strong }, answer: Answer::None };
+
 /// A history that has no order, and what is left to show of it.
 struct Core {
     spans: Vec<Span>,
@@ -112,17 +118,17 @@ struct Core {
 }
 
 impl Core {
-    fn of(spans: Vec<Span>) -> Core {
-        let shown = vec![true; spans.len()];
-        Core { spans, shown }.without_idle()
-    }
-
-    /// Hides what cannot play a part: reads of unknown outcome.
-    fn without_idle(mut self) -> Core {
-        for (span, shown) in self.spans.iter().zip(&mut self.shown) {
-            *shown = span.ended.is_some() || !span.claim.only_observes();
-        }
-        self
+    /// Everything is shown but what cannot play a part: reads of unknown outcome, and what began after the
+    /// last end that counts.
+    fn of(spans: Vec<Span>, until: u64) -> Core {
+        let plays =
+            |span: &Span| span.invoked <= until && (span.ended.is_some() || !span.claim.only_observes());
+        let late = |span: Span| match span.invoked <= until {
+            true => span,
+            false => Span { claim: NOTHING, ..span },
+        };
+        let shown = spans.iter().map(plays).collect();
+        Core { spans: spans.into_iter().map(late).collect(), shown }
     }
 
     /// Hides as much as it can, many at once first; returns what is left.

@@ -130,6 +130,11 @@ impl MemoryDisk {
         self.state.borrow().history.clone()
     }
 
+    /// How many appends there were so far.
+    pub fn append_count(&self) -> usize {
+        self.state.borrow().history.len()
+    }
+
     /// Indexes in the [`history`](Self::history) of the appends in flight.
     pub fn in_flight(&self) -> Vec<usize> {
         let state = self.state.borrow();
@@ -335,10 +340,9 @@ impl Disk for MemoryDisk {
         if end > found.durable.len() {
             return Err(failure("read", file, offset, io::ErrorKind::UnexpectedEof));
         }
-        if found.cached.is_empty() {
-            buffer.copy_from_slice(&found.durable[start..end]);
-        } else {
-            buffer.copy_from_slice(&found.visible()[start..end]);
+        buffer.copy_from_slice(&found.durable[start..end]);
+        for (sector, written) in found.cached.range(start / SECTOR_BYTES..end / SECTOR_BYTES) {
+            buffer[sector * SECTOR_BYTES - start..][..SECTOR_BYTES].copy_from_slice(written);
         }
         Ok(buffer)
     }
