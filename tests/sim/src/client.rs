@@ -92,6 +92,8 @@ pub struct Clients {
     begun: u64,
     /// What was last seen under each key, to expect it in conditions.
     last_seen: Vec<Image>,
+    /// Who was last said to lead each partition.
+    leaders: Vec<Place>,
 }
 
 struct Client {
@@ -124,6 +126,7 @@ impl Clients {
         Clients {
             clients: (0..workload.clients).map(client).collect(),
             last_seen: vec![Image::Absent; world.shape.partitions * world.shape.keys],
+            leaders: (0..world.shape.partitions).map(|partition| world.shape.members(partition)[0]).collect(),
             workload,
             history: History::new(),
             errands: VecDeque::new(),
@@ -181,7 +184,7 @@ impl Clients {
         match timer {
             Timer::Next => self.begin(world, client),
             Timer::Deadline { sequence } if sequence == current && attempt.is_some() => {
-                self.fail_attempt(world, client, caller::Outcome::Timeout { sent: true }, false);
+                self.fail_attempt(world, client, caller::Outcome::Timeout { sent: true }, None);
             }
             Timer::Retry { sequence, attempt: of } if sequence == current && attempt == Some(of) => {
                 self.send(world, client);
@@ -217,10 +220,13 @@ impl Clients {
             Answer::Settled(outcome) => self.end(world, token.client, outcome),
             Answer::Refused { code, leader } => {
                 running.unanswered.remove(&attempt);
-                if attempt == running.attempt {
-                    running.target = leader.unwrap_or(running.target);
-                    let moved = leader.is_some();
-                    self.fail_attempt(world, token.client, caller::Outcome::Refusal(code), moved);
+                let newest = attempt == running.attempt;
+                if let Some(leader) = leader {
+                    self.leaders[world.shape.partition_of(running.key)] = leader;
+                }
+                if newest {
+                    let refusal = caller::Outcome::Refusal(code);
+                    self.fail_attempt(world, token.client, refusal, leader);
                 }
             }
         }
@@ -238,7 +244,7 @@ impl Clients {
         let id = self.history.invoke(now_ns, client, &world.shape.key(key), request);
         let effect = if request.writes() { Effect::Write } else { Effect::Read };
         let deadline_us = (now_ns + DEADLINE_NS) / 1_000;
-        let members = world.shape.members(world.shape.partition_of(key));
+        let target = self.pick_target(world, key);
         let state = &mut self.clients[usize::try_from(client).expect("there are few clients")];
         state.sequence += 1;
         state.running = Some(Running {
@@ -249,7 +255,7 @@ impl Clients {
             call: caller::Call::new(RetryPolicy::default(), effect, deadline_us),
             attempt: 1,
             unanswered: BTreeSet::new(),
-            target: pick(&mut world.random, &members),
+            target,
         });
         let timer = Timer::Deadline { sequence: state.sequence };
         world.after(DEADLINE_NS, Occurrence::Client { client, timer });
@@ -299,33 +305,41 @@ impl Clients {
         world.after(PATIENCE_NS, Occurrence::Client { client, timer });
     }
 
-    fn next_attempt<C: Core>(&mut self, world: &mut World<C>, client: u64, target: Option<Place>) {
-        let state = &mut self.clients[usize::try_from(client).expect("there are few clients")];
-        let Some(running) = &mut state.running else { return };
-        running.attempt += 1;
-        let members = world.shape.members(world.shape.partition_of(running.key));
-        running.target = target.unwrap_or_else(|| pick(&mut world.random, &members));
+    /// The leader as far as anybody knows, or somebody else, who may know better.
+    fn pick_target<C: Core>(&self, world: &mut World<C>, key: usize) -> Place {
+        if !world.random.once_in(4) {
+            return self.leaders[world.shape.partition_of(key)];
+        }
+        let places: Vec<Place> = world.shape.places().collect();
+        places[usize::try_from(world.random.below(places.len() as u64)).expect("it is below a usize")]
     }
 
-    /// The newest attempt was refused, or the time is up. `moved` says that the next target is known.
+    fn next_attempt<C: Core>(&mut self, world: &mut World<C>, client: u64, target: Option<Place>) {
+        let index = usize::try_from(client).expect("there are few clients");
+        let Some(key) = self.clients[index].running.as_ref().map(|running| running.key) else { return };
+        let target = target.unwrap_or_else(|| self.pick_target(world, key));
+        if let Some(running) = &mut self.clients[index].running {
+            running.attempt += 1;
+            running.target = target;
+        }
+    }
+
+    /// The newest attempt was refused, perhaps with the name of who may do it, or the time is up.
     fn fail_attempt<C: Core>(
         &mut self,
         world: &mut World<C>,
         client: u64,
         outcome: caller::Outcome,
-        moved: bool,
+        leader: Option<Place>,
     ) {
-        let state = &mut self.clients[usize::try_from(client).expect("there are few clients")];
-        let sequence = state.sequence;
-        let Some(running) = &mut state.running else { return };
-        let target = moved.then_some(running.target);
+        let index = usize::try_from(client).expect("there are few clients");
+        let Client { sequence, budget, running } = &mut self.clients[index];
+        let Some(running) = running else { return };
+        let (sequence, attempt) = (*sequence, running.attempt + 1);
         let (now_us, random) = (world.now_ns() / 1_000, world.random.bits());
-        match running.call.handle_outcome(outcome, &mut state.budget, self.begun, now_us, random) {
+        match running.call.handle_outcome(outcome, budget, self.begun, now_us, random) {
             Decision::Retry { after_us, .. } => {
-                self.next_attempt(world, client, target);
-                let running =
-                    self.clients[usize::try_from(client).expect("there are few clients")].running.as_ref();
-                let attempt = running.map_or(0, |running| running.attempt);
+                self.next_attempt(world, client, leader);
                 let timer = Timer::Retry { sequence, attempt };
                 world.after(after_us * 1_000, Occurrence::Client { client, timer });
             }
@@ -379,8 +393,4 @@ fn shown(request: Request, outcome: Outcome) -> Option<Image> {
         (_, Outcome::Ok { returned: image } | Outcome::ConditionFailed { found: image }) => image,
         (_, Outcome::Failed | Outcome::Unknown) => None,
     }
-}
-
-fn pick<T: Copy>(random: &mut Random, from: &[T]) -> T {
-    from[usize::try_from(random.below(from.len() as u64)).expect("it is below a usize")]
 }

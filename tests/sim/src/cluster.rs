@@ -4,7 +4,7 @@
 //! drops it, with all its tasks, and starts another on the disk that the crash left behind.
 
 use crate::seen::Seen;
-use evenkeel_history::{Image, Outcome, Request};
+use evenkeel_history::{Outcome, Request};
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
 use evenkeel_wire::RefusalCode;
 use std::cell::RefCell;
@@ -106,6 +106,25 @@ pub enum Answer {
     },
 }
 
+/// What the control plane asks of a core; whoever does not lead the partition does nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Hand leadership over to another member.
+    Transfer {
+        /// The partition.
+        partition: usize,
+    },
+    /// Replace a member by a new one.
+    Swap {
+        /// The partition.
+        partition: usize,
+        /// Where the member is that goes.
+        remove: Place,
+        /// Where the new one is to be, which holds nothing of the partition.
+        add: Place,
+    },
+}
+
 /// What a core holds of a partition, for checkers to look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaState {
@@ -117,8 +136,6 @@ pub struct ReplicaState {
     pub content: u128,
     /// Whether it would serve a strong read at this moment.
     pub serves: bool,
-    /// The number under a key.
-    pub images: Vec<(usize, Image)>,
 }
 
 /// What a core starts with.
@@ -148,10 +165,14 @@ pub trait Core: Sized + 'static {
     /// A message of another core arrives. Messages are lost, repeated and reordered.
     fn receive(&self, from: Place, message: Self::Message);
 
-    /// A call of a client arrives; it is answered through the outbox, sometime or never.
+    /// A call of a client arrives; it is answered through the outbox, sometime or never. Clients that do not
+    /// know better ask cores that hold nothing of the partition.
     fn serve(&self, call: Call);
 
-    /// What it holds.
+    /// The control plane asks for something.
+    fn obey(&self, order: Order);
+
+    /// What it holds; a copy that is not complete yet, or that has been removed, is none.
     fn replicas(&self) -> Vec<ReplicaState>;
 }
 

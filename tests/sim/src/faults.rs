@@ -1,6 +1,6 @@
 //! What goes wrong, and for how long: drawn one at a time from what the seed's swarm allows.
 
-use crate::cluster::{Core, Place};
+use crate::cluster::{Core, Order, Place};
 use crate::machine::Crash;
 use crate::network::End;
 use crate::swarm::Swarm;
@@ -28,20 +28,24 @@ pub enum Fault {
     Drift(usize),
     /// A wall clock is set.
     JumpWall(usize, i64),
+    /// The control plane interferes.
+    Order(Order),
 }
 
 /// Draws the next fault; a crash, if nothing else will do any more.
 pub fn draw<C: Core>(world: &mut World<C>, only_crashes: bool) -> Fault {
     let (nodes, cores) = (world.shape.nodes, world.shape.cores);
+    let partition = below(&mut world.random, world.shape.partitions);
+    let swap = swap(world, partition);
     let (swarm, random) = (world.swarm.clone(), &mut world.random);
-    let mut number = |end: usize| usize::try_from(random.below(end as u64)).expect("it is below a usize");
-    let node = number(nodes);
-    let place = Place { node, core: number(cores) };
-    let other = (node + 1 + number(nodes)) % (nodes + 1);
+    let node = below(random, nodes);
+    let place = Place { node, core: below(random, cores) };
+    let other = (node + 1 + below(random, nodes)) % (nodes + 1);
     let for_ns = 5_000_000 << random.below(10);
     let link = [End::Node(node), if other == nodes { End::Clients } else { End::Node(other) }];
     let [from, to] = if random.once_in(2) { link } else { [link[1], link[0]] };
-    let kinds: [(bool, Fault); 9] = [
+    let transfer = Order::Transfer { partition };
+    let kinds: [(bool, Fault); 11] = [
         (true, Fault::Crash(crashes(node, nodes, &swarm, random))),
         (swarm.cuts && from != to, Fault::Cut(from, to, for_ns)),
         (swarm.isolation, Fault::Isolate(node, for_ns)),
@@ -51,11 +55,31 @@ pub fn draw<C: Core>(world: &mut World<C>, only_crashes: bool) -> Fault {
         (swarm.full_disks, Fault::FullDisk(place, for_ns)),
         (swarm.drift_ppm > 0, Fault::Drift(node)),
         (swarm.wall_jumps, Fault::JumpWall(node, random.bits().cast_signed() >> 24)),
+        (swarm.transfers, Fault::Order(transfer)),
+        (swarm.swaps && swap.is_some(), Fault::Order(swap.unwrap_or(transfer))),
     ];
     let mut active: Vec<Fault> =
         kinds.into_iter().filter_map(|(active, fault)| active.then_some(fault)).collect();
-    let chosen = if only_crashes { 0 } else { random.below(active.len() as u64) };
-    active.swap_remove(usize::try_from(chosen).expect("there are nine"))
+    let chosen = if only_crashes { 0 } else { below(random, active.len()) };
+    active.swap_remove(chosen)
+}
+
+fn below(random: &mut Random, end: usize) -> usize {
+    usize::try_from(random.below(end as u64)).expect("it is below a usize")
+}
+
+/// A swap of a member for one in the same node or in a node without members, if there is one to be had.
+fn swap<C: Core>(world: &mut World<C>, partition: usize) -> Option<Order> {
+    let holds = |core: &C| core.replicas().iter().any(|replica| replica.partition == partition);
+    let holders: Vec<Place> = world.cores().filter(|(_, core)| holds(core)).map(|(place, _)| place).collect();
+    let removed = (!holders.is_empty()).then(|| holders[below(&mut world.random, holders.len())])?;
+    let free = |place: &Place| {
+        let apart = holders.iter().all(|holder| holder.node != place.node);
+        !holders.contains(place) && (apart || place.node == removed.node)
+    };
+    let places: Vec<Place> = world.shape.places().filter(free).collect();
+    let add = (!places.is_empty()).then(|| places[below(&mut world.random, places.len())])?;
+    Some(Order::Swap { partition, remove: removed, add })
 }
 
 fn crashes(node: usize, nodes: usize, swarm: &Swarm, random: &mut Random) -> Vec<(usize, Crash, u64)> {
@@ -92,6 +116,7 @@ pub fn inflict<C: Core>(world: &mut World<C>, fault: Fault) {
         Fault::FullDisk(place, for_ns) => world.fill_disk(place, for_ns),
         Fault::Drift(node) => world.drift(node),
         Fault::JumpWall(node, by_ns) => world.jump_wall(node, by_ns),
+        Fault::Order(order) => world.order(order),
     }
 }
 
@@ -108,5 +133,7 @@ fn name(fault: &Fault) -> &'static str {
         Fault::FullDisk(..) => "fault: full disk",
         Fault::Drift(_) => "fault: clock changes its rate",
         Fault::JumpWall(..) => "fault: wall clock is set",
+        Fault::Order(Order::Transfer { .. }) => "order: transfer",
+        Fault::Order(Order::Swap { .. }) => "order: swap",
     }
 }

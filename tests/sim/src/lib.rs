@@ -24,5 +24,5 @@ pub mod swarm;
 pub mod sweep;
 pub mod world;
 
-pub use cluster::{Answer, Call, Core, Outbox, Place, Shape, Start};
+pub use cluster::{Answer, Call, Core, Order, Outbox, Place, Shape, Start};
 pub use run::{Failure, Report, Violation, run};

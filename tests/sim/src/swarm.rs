@@ -37,6 +37,10 @@ pub struct Swarm {
     pub drift_ppm: i32,
     /// Wall clocks that are set.
     pub wall_jumps: bool,
+    /// Leaders that are asked to hand over.
+    pub transfers: bool,
+    /// Members that are replaced.
+    pub swaps: bool,
     /// How long it takes on average until the next fault.
     pub fault_pause_ns: u64,
 }
@@ -59,6 +63,8 @@ impl Swarm {
             full_disks: false,
             drift_ppm: 0,
             wall_jumps: false,
+            transfers: false,
+            swaps: false,
             fault_pause_ns: 1_000_000_000,
         }
     }
@@ -81,6 +87,8 @@ impl Swarm {
             stuck_disks: half(),
             full_disks: half(),
             wall_jumps: half(),
+            transfers: half(),
+            swaps: half(),
             drift_ppm: if half() { DRIFT_PPM_MAX } else { 0 },
             ..Swarm::calm()
         };

@@ -5,7 +5,7 @@
 
 use crate::client::Timer;
 use crate::clock::Clock;
-use crate::cluster::{Answer, Call, CallToken, Core, Outgoing, Place, Shape};
+use crate::cluster::{Answer, Call, CallToken, Core, Order, Outgoing, Place, Shape};
 use crate::machine::{Crash, Slot};
 use crate::network::{End, Fate, Network};
 use crate::seen::Seen;
@@ -35,6 +35,10 @@ enum Event<M> {
     /// A timer of a core is due, or its stall ends.
     Wake {
         to: Place,
+    },
+    Order {
+        to: Place,
+        order: Order,
     },
     Restart {
         node: usize,
@@ -188,6 +192,7 @@ impl<C: Core> World<C> {
                     self.wake(to, Event::Wake { to }, |_| {});
                 }
             }
+            Event::Order { to, order } => self.wake(to, Event::Order { to, order }, |core| core.obey(order)),
             Event::Restart { node } => self.restart(node),
             Event::Mend { from, to } => self.network.mend(from, to),
             Event::EmptyDisk { of } => self.slot_mut(of).disk.set_full(false),
@@ -236,6 +241,13 @@ impl<C: Core> World<C> {
     pub fn cut(&mut self, from: End, to: End, for_ns: u64) {
         self.network.cut(from, to);
         self.queue(for_ns, Event::Mend { from, to });
+    }
+
+    /// Lets every core hear an order.
+    pub fn order(&mut self, order: Order) {
+        for to in self.shape.places() {
+            self.queue(0, Event::Order { to, order });
+        }
     }
 
     /// Gives a machine's clock another rate.

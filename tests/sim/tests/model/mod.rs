@@ -4,7 +4,7 @@
 
 use evenkeel_history::{Consistency, Image, Outcome, Request};
 use evenkeel_sim::cluster::{CallToken, ReplicaState};
-use evenkeel_sim::{Answer, Call, Core, Outbox, Place, Shape, Start};
+use evenkeel_sim::{Answer, Call, Core, Order, Outbox, Place, Shape, Start};
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
 use evenkeel_storage::{BLOCK_BYTES, Disk, FileId, Runtime};
 use evenkeel_wire::RefusalCode;
@@ -109,12 +109,11 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
 
     fn serve(&self, call: Call) {
         let members = self.shape.members(call.partition);
-        assert!(members.contains(&self.place), "clients ask members");
         let at_home = members[0] == self.place;
         let strong = call.request != Request::Get { consistency: Consistency::Eventual };
         let reads = !call.request.writes();
         let lax = MISTAKE == Mistake::STRONG_READ_FROM_COPY && reads;
-        if strong && !at_home && !lax {
+        if strong && !at_home && !lax || !members.contains(&self.place) {
             let code = RefusalCode::WrongPartition;
             return self.outbox.answer(&call, Answer::Refused { code, leader: Some(members[0]) });
         }
@@ -134,6 +133,8 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
         }
     }
 
+    fn obey(&self, _order: Order) {}
+
     fn replicas(&self) -> Vec<ReplicaState> {
         let state = self.state.borrow();
         let mine = (0..self.shape.partitions)
@@ -150,7 +151,6 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
                 applied: content.slot,
                 content: content.images.iter().map(image).fold(0, |sum, hash| sum.rotate_left(5) ^ hash),
                 serves: at_home && state.ready || MISTAKE == Mistake::ALL_SERVE,
-                images: content.images.into_iter().collect(),
             }
         };
         // A home that has not read its log yet holds nothing yet.
