@@ -122,6 +122,8 @@ pub enum Order {
         remove: Place,
         /// Where the new one is to be, which holds nothing of the partition.
         add: Place,
+        /// Tells this order from all others, so that the new member can have an id that nobody had.
+        number: u32,
     },
 }
 

@@ -79,7 +79,7 @@ fn swap<C: Core>(world: &mut World<C>, partition: usize) -> Option<Order> {
     };
     let places: Vec<Place> = world.shape.places().filter(free).collect();
     let add = (!places.is_empty()).then(|| places[below(&mut world.random, places.len())])?;
-    Some(Order::Swap { partition, remove: removed, add })
+    Some(Order::Swap { partition, remove: removed, add, number: world.fresh_number() })
 }
 
 fn crashes(node: usize, nodes: usize, swarm: &Swarm, random: &mut Random) -> Vec<(usize, Crash, u64)> {

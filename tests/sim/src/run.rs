@@ -219,7 +219,8 @@ impl<C: Core> Simulation<C> {
         while !done(self) {
             if self.world.now_ns() - start_ns > LIVENESS_NS_MAX {
                 let after_s = LIVENESS_NS_MAX / 1_000_000_000;
-                return Err(Violation::NoRecovery { what: what.to_owned(), after_s });
+                let what = format!("{what}, {}", self.uneven_copies());
+                return Err(Violation::NoRecovery { what, after_s });
             }
             self.step()?;
         }
@@ -273,6 +274,24 @@ impl<C: Core> Simulation<C> {
         replicas
             .into_iter()
             .all(|replica| *applied.entry(replica.partition).or_insert(replica.applied) == replica.applied)
+    }
+
+    /// The copies of partitions that are not all at the same slot.
+    fn uneven_copies(&self) -> String {
+        let mut copies: BTreeMap<usize, Vec<(Place, u64)>> = BTreeMap::new();
+        for (place, core) in self.world.cores() {
+            for replica in core.replicas() {
+                copies.entry(replica.partition).or_default().push((place, replica.applied));
+            }
+        }
+        copies.retain(|_, copies| copies.iter().any(|copy| copy.1 != copies[0].1));
+        let describe = |(partition, copies): (&usize, &Vec<(Place, u64)>)| {
+            let copies: Vec<String> =
+                copies.iter().map(|(place, slot)| format!("{place} at {slot}")).collect();
+            format!("partition {partition}: {}", copies.join(", "))
+        };
+        let uneven: Vec<String> = copies.iter().map(describe).collect();
+        if uneven.is_empty() { "with all copies level".to_owned() } else { uneven.join("; ") }
     }
 
     /// Judges what the clients saw.

@@ -103,6 +103,7 @@ pub struct World<C: Core> {
     machines: Vec<Machine>,
     queue: BTreeMap<(u64, u64), Event<C::Message>>,
     queued: u64,
+    orders: u32,
     now_ns: u64,
     digest: u64,
     tracing: bool,
@@ -124,6 +125,7 @@ impl<C: Core> World<C> {
             crashes: 0,
             queue: BTreeMap::new(),
             queued: 0,
+            orders: 0,
             now_ns: 0,
             digest: 0,
             tracing,
@@ -241,6 +243,12 @@ impl<C: Core> World<C> {
     pub fn cut(&mut self, from: End, to: End, for_ns: u64) {
         self.network.cut(from, to);
         self.queue(for_ns, Event::Mend { from, to });
+    }
+
+    /// A number that no order had before.
+    pub fn fresh_number(&mut self) -> u32 {
+        self.orders += 1;
+        self.orders
     }
 
     /// Lets every core hear an order.
