@@ -138,6 +138,8 @@ pub struct ReplicaState {
     pub content: u128,
     /// Whether it would serve a strong read at this moment.
     pub serves: bool,
+    /// Where the members are, as of that slot.
+    pub members: Vec<Place>,
 }
 
 /// What a core starts with.
@@ -174,7 +176,8 @@ pub trait Core: Sized + 'static {
     /// The control plane asks for something.
     fn obey(&self, order: Order);
 
-    /// What it holds; a copy that is not complete yet, or that has been removed, is none.
+    /// What it holds; a copy that is not complete yet is none. One that has been removed and does not know it
+    /// may be among them.
     fn replicas(&self) -> Vec<ReplicaState>;
 }
 

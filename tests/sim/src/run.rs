@@ -5,7 +5,7 @@
 //! partition must take a write, each key a read, and the copies must be equal. Then the history is judged.
 
 use crate::client::{Clients, Workload};
-use crate::cluster::{Core, Place, Shape};
+use crate::cluster::{Core, Place, ReplicaState, Shape};
 use crate::faults;
 use crate::seen::Counts;
 use crate::swarm::Swarm;
@@ -269,29 +269,28 @@ impl<C: Core> Simulation<C> {
     }
 
     fn copies_are_level(&self) -> bool {
-        let mut applied: BTreeMap<usize, u64> = BTreeMap::new();
-        let replicas = self.world.cores().flat_map(|(_, core)| core.replicas());
-        replicas
-            .into_iter()
-            .all(|replica| *applied.entry(replica.partition).or_insert(replica.applied) == replica.applied)
+        self.copies().values().all(|copies| is_level(copies))
     }
 
     /// The copies of partitions that are not all at the same slot.
     fn uneven_copies(&self) -> String {
-        let mut copies: BTreeMap<usize, Vec<(Place, u64)>> = BTreeMap::new();
+        let mut uneven = Vec::new();
+        for (partition, copies) in self.copies().iter().filter(|(_, copies)| !is_level(copies)) {
+            let copies: Vec<String> =
+                copies.iter().map(|(place, copy)| format!("{place} at {}", copy.applied)).collect();
+            uneven.push(format!("partition {partition}: {}", copies.join(", ")));
+        }
+        if uneven.is_empty() { "with all copies level".to_owned() } else { uneven.join("; ") }
+    }
+
+    fn copies(&self) -> BTreeMap<usize, Vec<(Place, ReplicaState)>> {
+        let mut copies: BTreeMap<usize, Vec<(Place, ReplicaState)>> = BTreeMap::new();
         for (place, core) in self.world.cores() {
             for replica in core.replicas() {
-                copies.entry(replica.partition).or_default().push((place, replica.applied));
+                copies.entry(replica.partition).or_default().push((place, replica));
             }
         }
-        copies.retain(|_, copies| copies.iter().any(|copy| copy.1 != copies[0].1));
-        let describe = |(partition, copies): (&usize, &Vec<(Place, u64)>)| {
-            let copies: Vec<String> =
-                copies.iter().map(|(place, slot)| format!("{place} at {slot}")).collect();
-            format!("partition {partition}: {}", copies.join(", "))
-        };
-        let uneven: Vec<String> = copies.iter().map(describe).collect();
-        if uneven.is_empty() { "with all copies level".to_owned() } else { uneven.join("; ") }
+        copies
     }
 
     /// Judges what the clients saw.
@@ -312,6 +311,14 @@ impl<C: Core> Simulation<C> {
             Verdict::Undecided { keys } => Err(Violation::Undecided(keys)),
         }
     }
+}
+
+/// Whether every member, by the word of the newest copy, has a copy as new. What has been removed need not.
+fn is_level(copies: &[(Place, ReplicaState)]) -> bool {
+    let Some((_, newest)) = copies.iter().max_by_key(|(_, copy)| copy.applied) else { return true };
+    let applied =
+        |member: &Place| copies.iter().find(|(place, _)| place == member).map(|copy| copy.1.applied);
+    newest.members.iter().all(|member| applied(member) == Some(newest.applied))
 }
 
 /// What the last strong read of each key saw, which is the final state: nothing is written after it.

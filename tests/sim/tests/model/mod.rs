@@ -149,6 +149,7 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
             ReplicaState {
                 partition,
                 applied: content.slot,
+                members: self.shape.members(partition).to_vec(),
                 content: content.images.iter().map(image).fold(0, |sum, hash| sum.rotate_left(5) ^ hash),
                 serves: at_home && state.ready || MISTAKE == Mistake::ALL_SERVE,
             }
