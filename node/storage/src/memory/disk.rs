@@ -142,6 +142,11 @@ impl MemoryDisk {
         self.state.borrow().history.clone()
     }
 
+    /// How many appends there were so far.
+    pub fn append_count(&self) -> usize {
+        self.state.borrow().history.len()
+    }
+
     /// Indexes in the [`history`](Self::history) of the appends in flight.
     pub fn in_flight(&self) -> Vec<usize> {
         let state = self.state.borrow();

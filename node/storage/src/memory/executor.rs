@@ -27,6 +27,7 @@ struct Executor {
     /// By time, then by order of arming.
     timers: RefCell<BTreeMap<(u64, u64), Waker>>,
     now_ns: Cell<u64>,
+    wall_ahead_ns: Cell<i64>,
     next_id: Cell<u64>,
     random: RefCell<Random>,
 }
@@ -60,6 +61,7 @@ impl TestRuntime {
                 ready: Ready::default(),
                 timers: RefCell::default(),
                 now_ns: Cell::new(0),
+                wall_ahead_ns: Cell::new(0),
                 next_id: Cell::new(0),
                 random: RefCell::new(Random::new(seed)),
             }),
@@ -85,6 +87,27 @@ impl TestRuntime {
         self.executor.now_ns.set(at_ns.max(self.executor.now_ns.get()));
         waker.wake();
         true
+    }
+
+    /// When the next timer fires, if there is one.
+    pub fn next_timer_ns(&self) -> Option<u64> {
+        self.executor.timers.borrow().first_key_value().map(|((at_ns, _), _)| *at_ns)
+    }
+
+    /// Moves time to `now_ns`, unless it is later already, and fires every timer that is due by then.
+    /// For a caller that keeps the clocks of many executors.
+    pub fn advance_to(&self, now_ns: u64) {
+        let now_ns = now_ns.max(self.executor.now_ns.get());
+        while self.next_timer_ns().is_some_and(|at_ns| at_ns <= now_ns) {
+            self.next_timer();
+        }
+        self.executor.now_ns.set(now_ns);
+    }
+
+    /// Sets the wall clock forward, or back; the other clock does not notice.
+    pub fn jump_wall(&self, by_ns: i64) {
+        let ahead = &self.executor.wall_ahead_ns;
+        ahead.set(ahead.get().saturating_add(by_ns));
     }
 
     /// Lets `duration` pass, running tasks and completing appends of `disk` on the way.
@@ -153,7 +176,7 @@ impl Runtime for TestRuntime {
     }
 
     fn wall_ns(&self) -> u64 {
-        WALL_START_NS + self.now_ns()
+        (WALL_START_NS + self.now_ns()).saturating_add_signed(self.executor.wall_ahead_ns.get())
     }
 
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()> {

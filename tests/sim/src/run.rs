@@ -1,0 +1,335 @@
+//! One seed from beginning to end.
+//!
+//! *Safety*: clients work while faults come and go, until there were enough operations and crashes. Nothing
+//! need work, but nothing may be wrong. *Liveness*: everything is healed, and within a bounded time each
+//! partition must take a write, each key a read, and the copies must be equal. Then the history is judged.
+
+use crate::client::{Clients, Workload};
+use crate::cluster::{Core, Place, ReplicaState, Shape};
+use crate::faults;
+use crate::seen::Counts;
+use crate::swarm::Swarm;
+use crate::world::{Occurrence, World};
+use evenkeel_history::{
+    Consistency, Explanation, History, Image, Limits, Outcome, Request, Verdict, check, final_state, reads,
+};
+use evenkeel_storage::memory::Random;
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+/// A seed counts only with so many crashes of nodes.
+pub const CRASHES_MIN: u64 = 3;
+/// How long it takes until the next crash when clients have done enough and crashes are missing.
+const CRASH_PAUSE_NS: u64 = 100_000_000;
+/// How long the phase with faults lasts at most.
+const SAFETY_NS_MAX: u64 = 600_000_000_000;
+/// How long a healed cluster may take until everything works.
+const LIVENESS_NS_MAX: u64 = 60_000_000_000;
+/// How often copies are compared and leases counted.
+const LOOK_EVERY_STEPS: u64 = 64;
+
+/// What a seed showed.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Operations of clients.
+    pub operations: u64,
+    /// Crashes of nodes.
+    pub crashes: u64,
+    /// Steps of the simulation.
+    pub steps: u64,
+    /// Virtual time that passed.
+    pub virtual_ns: u64,
+    /// Differs if anything happened otherwise.
+    pub digest: u64,
+    /// What happened, by name.
+    pub seen: Counts,
+}
+
+/// A promise that was broken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Violation {
+    /// A key's operations have no order.
+    #[error("not linearizable: {0}")]
+    NotLinearizable(Box<Explanation>),
+    /// The search for an order took too long; nobody knows.
+    #[error("undecided: the search for an order took too long for keys {0:?}")]
+    Undecided(Vec<Rc<str>>),
+    /// An acknowledged write is gone.
+    #[error("lost write: {0}")]
+    Lost(Box<final_state::LostWrite>),
+    /// A read saw what was not chosen.
+    #[error("read of what was never chosen: {0}")]
+    Unchosen(Box<reads::Unchosen>),
+    /// A session went back.
+    #[error("session went back: {0}")]
+    WentBack(Box<reads::WentBack>),
+    /// Two cores would serve strong reads of a partition at the same moment.
+    #[error("lease exclusion: {one} and {other} both serve partition {partition} at {at_ns} ns")]
+    TwoServe {
+        /// The partition.
+        partition: usize,
+        /// One core.
+        one: Place,
+        /// The other.
+        other: Place,
+        /// True time.
+        at_ns: u64,
+    },
+    /// Copies differ at the same slot.
+    #[error("copies differ: {one} and {other} at slot {slot} of partition {partition}")]
+    CopiesDiffer {
+        /// The partition.
+        partition: usize,
+        /// The slot.
+        slot: u64,
+        /// One core.
+        one: Place,
+        /// The other.
+        other: Place,
+    },
+    /// An assertion of the cluster failed, or of the simulator.
+    #[error("panic: {0}")]
+    Panic(String),
+    /// A healed cluster does not work.
+    #[error("no recovery: {what} after {after_s} s without faults")]
+    NoRecovery {
+        /// What does not.
+        what: String,
+        /// Virtual seconds since it was healed.
+        after_s: u64,
+    },
+}
+
+/// A seed that failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// Why.
+    pub violation: Violation,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed={}: {}", self.seed, self.violation)
+    }
+}
+
+/// Runs a seed. `tracing` prints what happens.
+///
+/// # Errors
+/// If a promise is broken.
+pub fn run<C: Core>(seed: u64, tracing: bool) -> Result<Report, Box<Failure>> {
+    // Nothing that the run has touched is looked at after a panic.
+    let run = std::panic::AssertUnwindSafe(|| run_unguarded::<C>(seed, tracing));
+    let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(Violation::Panic(said(&*panic))));
+    result.map_err(|violation| Box::new(Failure { seed, violation }))
+}
+
+/// What a panic said.
+fn said(panic: &dyn Any) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
+}
+
+fn run_unguarded<C: Core>(seed: u64, tracing: bool) -> Result<Report, Violation> {
+    let mut random = Random::new(seed);
+    let shape = Shape {
+        nodes: 3 + usize::from(random.once_in(3)),
+        cores: 2,
+        partitions: 8,
+        keys: 1 + usize::from(random.once_in(2)) * 5,
+    };
+    let (swarm, workload) = (Swarm::draw(&mut random), Workload::draw(&mut random));
+    let mut world = World::new(shape, swarm, random, tracing);
+    world.trace(|| format!("seed {seed}: {:?}, {:?}, {workload:?}", world.shape, world.swarm));
+    let clients = Clients::new(workload, &mut world);
+    let simulation: Simulation<C> = Simulation { world, clients, steps: 0, contents: BTreeMap::new() };
+    simulation.run(seed)
+}
+
+struct Simulation<C: Core> {
+    world: World<C>,
+    clients: Clients,
+    steps: u64,
+    /// The content of each partition at each slot, and who held it first.
+    contents: BTreeMap<(usize, u64), (u128, Place)>,
+}
+
+impl<C: Core> Simulation<C> {
+    fn run(mut self, seed: u64) -> Result<Report, Violation> {
+        self.make_trouble()?;
+        self.recover()?;
+        let last = self.judge();
+        let world = &self.world;
+        last.map(|()| Report {
+            seed,
+            operations: self.clients.begun(),
+            crashes: world.crashes,
+            steps: self.steps,
+            virtual_ns: world.now_ns(),
+            digest: world.digest(),
+            seen: world.seen.counts(),
+        })
+    }
+
+    /// The phase of faults.
+    fn make_trouble(&mut self) -> Result<(), Violation> {
+        self.world.after(self.world.swarm.fault_pause_ns, Occurrence::Fault);
+        while self.world.now_ns() < SAFETY_NS_MAX {
+            if self.clients.have_done_enough() && self.world.crashes >= CRASHES_MIN {
+                break;
+            }
+            if self.step()? == Occurrence::Fault {
+                let fault = faults::draw(&mut self.world, self.clients.have_done_enough());
+                faults::inflict(&mut self.world, fault);
+                let usual_ns = self.world.swarm.fault_pause_ns;
+                let mean_ns = if self.clients.have_done_enough() { CRASH_PAUSE_NS } else { usual_ns };
+                let pause_ns = self.world.random.below(2 * mean_ns);
+                self.world.after(pause_ns, Occurrence::Fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// The phase of recovery: every partition takes a write, every key a read, every copy catches up.
+    fn recover(&mut self) -> Result<(), Violation> {
+        self.world.trace(|| "everything is healed".to_owned());
+        self.world.heal();
+        self.clients.rest();
+        let shape = Rc::clone(&self.world.shape);
+        for partition in 0..shape.partitions {
+            self.clients.send_on_errand(partition * shape.keys, Request::Increment { by: 1 });
+        }
+        // What began before the healing must be over too: the reads are to see the end.
+        self.until("a partition takes no write", |simulation| simulation.clients.are_idle())?;
+        for key in 0..shape.partitions * shape.keys {
+            self.clients.send_on_errand(key, Request::Get { consistency: Consistency::Strong });
+        }
+        self.until("a key cannot be read", |simulation| simulation.clients.are_idle())?;
+        self.until("copies have not caught up", |simulation| simulation.copies_are_level())
+    }
+
+    fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> Result<(), Violation> {
+        let start_ns = self.world.now_ns();
+        while !done(self) {
+            if self.world.now_ns() - start_ns > LIVENESS_NS_MAX {
+                let after_s = LIVENESS_NS_MAX / 1_000_000_000;
+                let what = format!("{what}, {}", self.uneven_copies());
+                return Err(Violation::NoRecovery { what, after_s });
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Occurrence, Violation> {
+        self.steps += 1;
+        let occurrence = self.world.step().expect("clients always have a timer");
+        match occurrence {
+            Occurrence::Answer { token, attempt, answer } => {
+                self.clients.handle_answer(&mut self.world, token, attempt, answer);
+            }
+            Occurrence::Client { client, timer } => {
+                self.clients.handle_timer(&mut self.world, client, timer);
+            }
+            Occurrence::Fault | Occurrence::Inside => {}
+        }
+        if self.steps.is_multiple_of(LOOK_EVERY_STEPS) {
+            self.look()?;
+        }
+        Ok(occurrence)
+    }
+
+    /// Looks into the cores: one at most serves a partition, and equal slots hold equal content.
+    fn look(&mut self) -> Result<(), Violation> {
+        let mut serving: BTreeMap<usize, Place> = BTreeMap::new();
+        for (other, core) in self.world.cores() {
+            for replica in core.replicas() {
+                let partition = replica.partition;
+                if replica.serves
+                    && let Some(one) = serving.insert(partition, other)
+                {
+                    let at_ns = self.world.now_ns();
+                    return Err(Violation::TwoServe { partition, one, other, at_ns });
+                }
+                let slot = replica.applied;
+                let entry = self.contents.entry((partition, slot));
+                let (content, one) = *entry.or_insert((replica.content, other));
+                if content != replica.content {
+                    return Err(Violation::CopiesDiffer { partition, slot, one, other });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn copies_are_level(&self) -> bool {
+        self.copies().values().all(|copies| is_level(copies))
+    }
+
+    /// The copies of partitions that are not all at the same slot.
+    fn uneven_copies(&self) -> String {
+        let mut uneven = Vec::new();
+        for (partition, copies) in self.copies().iter().filter(|(_, copies)| !is_level(copies)) {
+            let copies: Vec<String> =
+                copies.iter().map(|(place, copy)| format!("{place} at {}", copy.applied)).collect();
+            uneven.push(format!("partition {partition}: {}", copies.join(", ")));
+        }
+        if uneven.is_empty() { "with all copies level".to_owned() } else { uneven.join("; ") }
+    }
+
+    fn copies(&self) -> BTreeMap<usize, Vec<(Place, ReplicaState)>> {
+        let mut copies: BTreeMap<usize, Vec<(Place, ReplicaState)>> = BTreeMap::new();
+        for (place, core) in self.world.cores() {
+            for replica in core.replicas() {
+                copies.entry(replica.partition).or_default().push((place, replica));
+            }
+        }
+        copies
+    }
+
+    /// Judges what the clients saw.
+    fn judge(&self) -> Result<(), Violation> {
+        let history = self.clients.history();
+        if let Some(unchosen) = reads::unchosen(history).into_iter().next() {
+            return Err(Violation::Unchosen(Box::new(unchosen)));
+        }
+        if let Some(back) = reads::went_back(history).into_iter().next() {
+            return Err(Violation::WentBack(Box::new(back)));
+        }
+        if let Some(lost) = final_state::lost_writes(history, &last_read(history)).into_iter().next() {
+            return Err(Violation::Lost(Box::new(lost)));
+        }
+        match check(history, Limits::default()) {
+            Verdict::Linearizable { .. } => Ok(()),
+            Verdict::Violation(explanation) => Err(Violation::NotLinearizable(explanation)),
+            Verdict::Undecided { keys } => Err(Violation::Undecided(keys)),
+        }
+    }
+}
+
+/// Whether every member, by the word of the newest copy, has a copy as new. What has been removed need not.
+fn is_level(copies: &[(Place, ReplicaState)]) -> bool {
+    let Some((_, newest)) = copies.iter().max_by_key(|(_, copy)| copy.applied) else { return true };
+    let applied =
+        |member: &Place| copies.iter().find(|(place, _)| place == member).map(|copy| copy.1.applied);
+    newest.members.iter().all(|member| applied(member) == Some(newest.applied))
+}
+
+/// What the last strong read of each key saw, which is the final state: nothing is written after it.
+fn last_read(history: &History) -> final_state::FinalState {
+    let mut state = final_state::FinalState::new();
+    for operation in history.operations() {
+        let strong = operation.request == Request::Get { consistency: Consistency::Strong };
+        if let (true, Outcome::Ok { returned: Some(image) }) = (strong, operation.outcome()) {
+            state.insert(operation.key.to_string(), image);
+        }
+    }
+    state.retain(|_, image| *image != Image::Absent);
+    state
+}
