@@ -82,9 +82,10 @@ impl<R: Runtime> Hub<R> {
     pub fn new(runtime: R, config: CoreConfig, life: u32, unclean: bool) -> Hub<R> {
         let now = Time(runtime.now_ns());
         let wait_ns = if unclean { Supports::restart_wait_ns(&config.support) } else { 0 };
+        let votes_from = now.after(wait_ns);
         Hub {
-            votes_from: now.after(wait_ns),
-            supports: RefCell::new(Supports::new(config.support.clone(), life, 0)),
+            votes_from,
+            supports: RefCell::new(Supports::new(config.support.clone(), life, 0, votes_from)),
             runtime,
             config,
             cores: RefCell::default(),
