@@ -1,8 +1,8 @@
 //! Who a request is from: AWS Signature Version 4, verified, and the access keys that it rests on.
 //!
 //! - [`request`] reads what a request says of its signature, in a header or in its query, and holds it
-//!   against a [`key::DayKey`]; [`canonical`] is the form of the request that was signed.
-//! - [`sign`] is the client's side, for tools and tests.
+//!   against a [`key::DayKey`]; `canonical` is the form of the request that was signed.
+//! - [`sign()`] is the client's side, for tools and tests.
 //! - [`access_key`] makes access keys and temporary ones; [`seal`] keeps their secrets encrypted under a
 //!   key file, so that whoever reads the catalogue learns nothing.
 //!

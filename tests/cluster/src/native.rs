@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 struct ClientFile {
     seeds: Vec<String>,
     cluster: Option<String>,
+    /// What `evenkeel user` needs.
+    #[serde(rename = "key_file")]
+    _key_file: PathBuf,
     tls: TlsFiles,
 }
 
