@@ -13,9 +13,8 @@ use crate::native::Operation;
 use crate::quick::{check_span, temporary_directory};
 use crate::tally::Measured;
 use crate::{http, native};
-use evenkeel_router::config::AuthenticationMode;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -49,15 +48,7 @@ pub fn run(arguments: &FrontArguments) -> Result<(), BenchError> {
     check_span(arguments.seconds, arguments.rounds)?;
     let directory = temporary_directory(arguments.data.as_deref())?;
     println!("measuring in {}", directory.path().display());
-    let cluster = LocalCluster::start(LocalConfig {
-        data: directory.path().join("cluster"),
-        nodes: Some(3),
-        cores_per_node: Some(1),
-        http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        authentication: AuthenticationMode::Off,
-        metrics: Arc::new(String::new),
-    })?;
+    let cluster = LocalCluster::start(LocalConfig::measured(directory.path().join("cluster")))?;
     let measured = measure(&cluster, arguments);
     let stopped = cluster.stop();
     let measured = measured?;

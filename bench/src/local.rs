@@ -27,6 +27,7 @@ use std::future::{Future, poll_fn};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::task::Poll;
 
 const MADE_FILE: &str = "local.toml";
@@ -65,6 +66,21 @@ pub struct LocalConfig {
     pub authentication: AuthenticationMode,
     /// What the admin endpoint shows.
     pub metrics: MetricsRenderer,
+}
+
+impl LocalConfig {
+    /// What benches measure: three nodes of one core on free ports, with nothing beside the requests.
+    pub fn measured(data: PathBuf) -> LocalConfig {
+        LocalConfig {
+            data,
+            nodes: Some(3),
+            cores_per_node: Some(1),
+            http: SocketAddr::new(HOST, 0),
+            admin: SocketAddr::new(HOST, 0),
+            authentication: AuthenticationMode::Off,
+            metrics: Arc::new(String::new),
+        }
+    }
 }
 
 /// Why a cluster did not start or stop.
@@ -182,7 +198,10 @@ impl LocalCluster {
         refuse_foreign(&config.data)?;
         let lock = lock(&config.data)?;
         let made = prepare(&config)?;
-        make_key_file(&config.data.join(KEY_FILE))?;
+        let key_file = config.data.join(KEY_FILE);
+        if !key_file.exists() {
+            SealingKey::create(&key_file)?;
+        }
         let (entries, nodes) = start_nodes_on_free_ports(&config.data, &made)?;
         match start_router(&config, &made, &entries) {
             Ok(router) => Ok(LocalCluster { data: config.data, nodes, router, _lock: lock }),
@@ -307,22 +326,6 @@ fn make(config: &LocalConfig, file: &Path) -> Result<Made, LocalError> {
     };
     write_toml(file, &made)?;
     Ok(made)
-}
-
-/// Makes the key file, unless it is there. One that a crash left unfinished is made again: nothing was
-/// sealed under it.
-fn make_key_file(path: &Path) -> Result<(), LocalError> {
-    if path.exists() {
-        return Ok(());
-    }
-    let temporary = path.with_extension("tmp");
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(file_error(&temporary)(error));
-        }
-        _ => SealingKey::create(&temporary)?,
-    };
-    fs::rename(&temporary, path).map_err(file_error(path))
 }
 
 fn random_u64() -> u64 {

@@ -15,8 +15,7 @@ use crate::tally::Measured;
 use crate::{floor, http, native};
 use evenkeel_client::ClientConfig;
 use evenkeel_driver::SyncStrategy;
-use evenkeel_router::config::AuthenticationMode;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,15 +129,7 @@ fn measure(
     lasts: Duration,
     rounds: u32,
 ) -> Result<(Vec<Vec<Measured>>, SyncStrategy), BenchError> {
-    let cluster = LocalCluster::start(LocalConfig {
-        data: directory.join("cluster"),
-        nodes: Some(3),
-        cores_per_node: Some(1),
-        http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        admin: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        authentication: AuthenticationMode::Off,
-        metrics: Arc::new(String::new),
-    })?;
+    let cluster = LocalCluster::start(LocalConfig::measured(directory.join("cluster")))?;
     let measured = measure_with(&cluster, directory, lasts, rounds);
     // What went wrong first is told, not what that led to.
     let stopped = cluster.stop();
