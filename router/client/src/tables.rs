@@ -193,30 +193,43 @@ fn answered_row(frame: &Frame) -> Result<Bytes, DecodeError> {
     Ok(frame.body.slice_ref(&decode::<message::Table>(frame)?.row))
 }
 
+/// Makes messages requests to the control plane: what is read of their answers, and how.
 macro_rules! control_requests {
-    ($($message:ty),*) => {
-        $(impl Request for $message {
+    ($($message:ty => $answer:ty, $read:expr);* $(;)?) => {
+        $(impl $crate::call::Request for $message {
             type Route = ();
-            type Answer = Bytes;
-            const EFFECT: Effect = Effect::Write;
-            const LANE: LaneChoice = LaneChoice::BySize;
+            type Answer = $answer;
+            const EFFECT: evenkeel_caller::Effect = evenkeel_caller::Effect::Write;
+            const LANE: $crate::connection::LaneChoice = $crate::connection::LaneChoice::BySize;
 
-            fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, ()), NoRoute> {
-                control_plane(view)
+            fn route<'a>(
+                &self,
+                view: &'a $crate::catalogue::View,
+            ) -> Result<(&'a evenkeel_caller::Place, ()), $crate::call::NoRoute> {
+                $crate::tables::control_plane(view)
             }
 
-            fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> Bytes {
-                encode(self, request_id, timeout_us)
+            fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> bytes::Bytes {
+                evenkeel_wire::encode(self, request_id, timeout_us)
             }
 
-            fn read(&self, (): &(), frame: &Frame) -> Result<Bytes, DecodeError> {
-                answered_row(frame)
+            fn read(
+                &self,
+                (): &(),
+                frame: &evenkeel_wire::Frame,
+            ) -> Result<$answer, evenkeel_wire::DecodeError> {
+                $read(frame)
             }
         })*
     };
 }
+pub(crate) use control_requests;
 
-control_requests!(message::CreateTable, message::UpdateTable, message::DeleteTable);
+control_requests!(
+    message::CreateTable => Bytes, answered_row;
+    message::UpdateTable => Bytes, answered_row;
+    message::DeleteTable => Bytes, answered_row;
+);
 
 /// Asks the partition that owns a key for its counts.
 struct CountPartition<'a> {

@@ -2,20 +2,15 @@
 //!
 //! Secrets pass through here sealed; this crate has no means to open them.
 
-use crate::call::{NoRoute, Request};
-use crate::catalogue::View;
 use crate::client::Client;
-use crate::connection::LaneChoice;
 use crate::encoded::RangeRequest;
 use crate::error::Error;
-use crate::tables::control_plane;
-use bytes::Bytes;
-use evenkeel_caller::{Effect, Place};
+use crate::tables::control_requests;
 use evenkeel_model::ItemView;
 use evenkeel_model::catalogue::{UserRow, users_prefix};
 use evenkeel_model::key::successor;
+use evenkeel_wire::decode;
 use evenkeel_wire::message::{self, Done};
-use evenkeel_wire::{DecodeError, Frame, decode, encode};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -104,9 +99,18 @@ impl Client {
         Ok(self.known_access_key(id))
     }
 
-    /// Whether there is a user of this name, as far as the client knows.
-    pub fn is_user(&self, name: &str) -> bool {
-        self.inner().follower.view().users.names.contains(name)
+    /// Whether there is a user of this name; one that is not known is looked for as in
+    /// [`access_key`](Client::access_key).
+    ///
+    /// # Errors
+    /// Failures to read the catalogue.
+    pub async fn is_user(&self, name: &str) -> Result<bool, Error> {
+        let known = || self.inner().follower.view().users.names.contains(name);
+        if known() {
+            return Ok(true);
+        }
+        self.inner().refresh_until(self.inner().deadline()).await?;
+        Ok(known())
     }
 
     fn known_access_key(&self, id: &str) -> Option<Arc<KnownKey>> {
@@ -114,21 +118,4 @@ impl Client {
     }
 }
 
-impl Request for message::ChangeUser {
-    type Route = ();
-    type Answer = ();
-    const EFFECT: Effect = Effect::Write;
-    const LANE: LaneChoice = LaneChoice::BySize;
-
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, ()), NoRoute> {
-        control_plane(view)
-    }
-
-    fn encode(&self, (): &(), request_id: u64, timeout_us: u64) -> Bytes {
-        encode(self, request_id, timeout_us)
-    }
-
-    fn read(&self, (): &(), frame: &Frame) -> Result<(), DecodeError> {
-        decode::<Done>(frame).map(drop)
-    }
-}
+control_requests!(message::ChangeUser => (), |frame| decode::<Done>(frame).map(drop););

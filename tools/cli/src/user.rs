@@ -9,7 +9,7 @@ use evenkeel_authentication::{AccessKey, KeyFileError, SealingKey, Session};
 use evenkeel_client::{Client, NewAccessKey, UserAction};
 use evenkeel_model::catalogue::UserRow;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Arguments of `evenkeel user`.
@@ -177,9 +177,9 @@ async fn change(
 }
 
 /// A line for each access key.
-fn listed(user: &UserRow) -> impl Iterator<Item = Value> {
+fn listed(user: &UserRow) -> Vec<Value> {
     let line = |key: &evenkeel_model::catalogue::AccessKeyRow| json!({ "UserName": user.name, "AccessKeyId": key.id, "CreateDate": key.created_ms / 1000 });
-    user.keys.iter().map(line).collect::<Vec<_>>().into_iter()
+    user.keys.iter().map(line).collect()
 }
 
 fn sealing_key(arguments: &UserArguments) -> Result<SealingKey, UserError> {
@@ -188,7 +188,7 @@ fn sealing_key(arguments: &UserArguments) -> Result<SealingKey, UserError> {
         None => client_config::key_file(&arguments.cluster)?,
     };
     let file = named.ok_or_else(|| UserError::NoKeyFile(arguments.cluster.clone()))?;
-    Ok(SealingKey::read(Path::new(&file))?)
+    Ok(SealingKey::read(&file)?)
 }
 
 fn now_s() -> i64 {
