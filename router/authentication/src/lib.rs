@@ -25,6 +25,6 @@ mod timestamp;
 pub use access_key::{AccessKey, Session};
 pub use error::AuthenticationError;
 pub use key::{DayKey, DayKeys};
-pub use request::{BodyHash, SignedRequest};
+pub use request::{BodyHash, SignedRequest, claimed_region};
 pub use seal::{KeyFileError, SealError, SealingKey};
 pub use sign::sign;

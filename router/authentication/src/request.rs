@@ -132,7 +132,7 @@ impl<'r> SignedRequest<'r> {
         }
         let mut faults = Vec::new();
         let region = self.region();
-        if region.is_empty() || !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        if !is_region(region) {
             faults.push(format!("Credential should be scoped to a valid region, not '{region}'. "));
         }
         if credential.part(3) != SERVICE {
@@ -207,6 +207,27 @@ pub(crate) fn string_to_sign(date: &str, scope: &str, canonical: &[u8]) -> Strin
 
 fn span(seconds: i64) -> String {
     if seconds % 60 == 0 { format!("{} min", seconds / 60) } else { format!("{seconds} sec") }
+}
+
+/// The region that a request says it is signed for, in whichever form; nothing is checked but that it can
+/// be one.
+pub fn claimed_region(parts: &Parts) -> Option<Cow<'_, str>> {
+    let credential = match parts.headers.get(AUTHORIZATION) {
+        Some(header) => {
+            let (_, rest) = header.to_str().ok()?.split_once("Credential=")?;
+            Cow::Borrowed(rest.split(',').next()?)
+        }
+        None => parameter(parts.uri.query()?, "X-Amz-Credential")?,
+    };
+    let region = match credential {
+        Cow::Borrowed(credential) => Cow::Borrowed(credential.split('/').nth(2)?),
+        Cow::Owned(credential) => Cow::Owned(credential.split('/').nth(2)?.to_owned()),
+    };
+    is_region(&region).then_some(region)
+}
+
+fn is_region(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 /// The first value of a parameter, decoded.

@@ -97,19 +97,31 @@ impl SealingKey {
         }
     }
 
-    /// Makes a key file with a new key; one that is there is left alone and is an error. Durable when it
-    /// returns, but for the directory's entry.
+    /// Makes a key file with a new key; one that is there is left alone and is an error. The file is there
+    /// whole or not at all, and durable when this returns: what is sealed under it may be durable next.
     ///
     /// # Errors
     /// If the system refuses.
     pub fn create(path: &Path) -> Result<SealingKey, KeyFileError> {
         let fault = |source| KeyFileError::File { path: path.to_owned(), source };
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
         let mut key = Zeroizing::new([0; KEY_BYTES]);
         random(&mut *key);
         let text = Zeroizing::new(crate::canonical::hex(&*key) + "\n");
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fault)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
+        let mut mark = [0; 8];
+        random(&mut mark);
+        let temporary = path.with_extension(format!("{}.tmp", crate::canonical::hex(&mark)));
+        let mut options = fs::OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(0o600).open(&temporary);
+        let written = file
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            // Unlike a rename, a link never takes the place of a file.
+            .and_then(|()| fs::hard_link(&temporary, path));
+        // Without it the key would be lying about; that it was never made is no fault.
+        let _ = fs::remove_file(&temporary);
+        written.map_err(fault)?;
+        fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(fault)?;
         Ok(SealingKey::new(&key))
     }
 

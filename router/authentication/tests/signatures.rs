@@ -1,6 +1,8 @@
 //! Signatures made by botocore 1.x at a fixed moment, and everything that can be wrong with them.
 
-use evenkeel_authentication::{AccessKey, AuthenticationError, BodyHash, DayKey, SignedRequest, sign};
+use evenkeel_authentication::{
+    AccessKey, AuthenticationError, BodyHash, DayKey, SignedRequest, claimed_region, sign,
+};
 use http::Request;
 use http::request::Parts;
 use proptest::prelude::*;
@@ -211,6 +213,23 @@ fn what_is_signed_here_is_what_botocore_signs() {
     let key = AccessKey { id: "AKEVEXAMPLE".to_owned(), secret: Zeroizing::new(SECRET.to_owned()) };
     sign(&mut parts, BODY, &key, None, "eu-west-1", NOW_S).unwrap();
     assert_eq!(parts.headers["authorization"], PLAIN);
+}
+
+#[test]
+fn the_region_is_that_of_the_credential_in_either_form() {
+    let header = |credential: &str| with_header(&format!("AWS4-HMAC-SHA256 Credential={credential}, a=b"));
+    let cases = [
+        (with_header(PLAIN), Some("eu-west-1")),
+        (request(PRESIGNED, &[]), Some("eu-west-1")),
+        (request("/?X-Amz-Credential=a/b/us-east-1/c", &[]), Some("us-east-1")),
+        (header("AK/20260101//dynamodb/aws4_request"), None),
+        (header("AK/20260101/\"x/dynamodb"), None),
+        (with_header("Bearer x"), None),
+        (request("/", &[]), None),
+    ];
+    for (parts, expected) in cases {
+        assert_eq!(claimed_region(&parts).as_deref(), expected, "{parts:?}");
+    }
 }
 
 proptest! {
