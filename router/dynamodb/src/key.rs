@@ -20,42 +20,44 @@ pub struct KeyRange {
     pub reverse: bool,
 }
 
-/// Whether an item has the key attributes that the schema names, each of its type.
-///
-/// # Errors
-/// DynamoDB's text for keys that are not those of the table.
-pub fn check_keys(schema: &KeySchema, item: &Attributes) -> Result<(), ApiError> {
-    let mut attributes = std::iter::once(&schema.partition).chain(&schema.sort);
-    let fits = |attribute: &KeyAttribute| {
-        let value = item.get(&attribute.name);
-        value.is_some_and(|value| KeyValue::from_attribute(value, attribute.key_type).is_some())
-    };
-    match attributes.all(fits) {
-        true => Ok(()),
-        false => Err(ApiError::validation("The provided key element does not match the schema")),
-    }
-}
-
 /// The encoded key of an item to be written, after checks of the item as a whole.
 ///
 /// # Errors
 /// A key attribute that is absent, of another type, empty or too long; an item that is too large.
 pub fn item_key(schema: &KeySchema, item: &Attributes) -> Result<Vec<u8>, ApiError> {
-    let value = |attribute: &KeyAttribute, sort: bool| -> Result<KeyValue, ApiError> {
-        let Some(value) = item.get(&attribute.name) else {
-            return Err(ApiError::invalid_values(format_args!(
-                "Missing the key {} in the item",
-                attribute.name
-            )));
-        };
-        let Some(key) = KeyValue::from_attribute(value, attribute.key_type) else {
-            return Err(ApiError::invalid_values(format_args!(
-                "Type mismatch for key {} expected: {} actual: {}",
-                attribute.name,
+    checked_item_key(schema, item, |attribute, value| {
+        let name = &attribute.name;
+        match value {
+            None => ApiError::invalid_values(format_args!("Missing the key {name} in the item")),
+            Some(value) => ApiError::invalid_values(format_args!(
+                "Type mismatch for key {name} expected: {} actual: {}",
                 attribute.key_type.name(),
                 value.type_name()
-            )));
-        };
+            )),
+        }
+    })
+}
+
+/// As [`item_key`], for an item of a batch, of which other words are used for keys that do not fit.
+///
+/// # Errors
+/// As [`item_key`].
+pub fn batch_item_key(schema: &KeySchema, item: &Attributes) -> Result<Vec<u8>, ApiError> {
+    checked_item_key(schema, item, |_, _| {
+        ApiError::validation("The provided key element does not match the schema")
+    })
+}
+
+/// `misfit` tells of a key attribute that is absent or of another type.
+fn checked_item_key(
+    schema: &KeySchema,
+    item: &Attributes,
+    misfit: impl Fn(&KeyAttribute, Option<&AttributeValue>) -> ApiError,
+) -> Result<Vec<u8>, ApiError> {
+    let value = |attribute: &KeyAttribute, sort: bool| -> Result<KeyValue, ApiError> {
+        let value = item.get(&attribute.name);
+        let key = value.and_then(|value| KeyValue::from_attribute(value, attribute.key_type));
+        let key = key.ok_or_else(|| misfit(attribute, value))?;
         check_key_bytes(&attribute.name, &key, sort)?;
         Ok(key)
     };

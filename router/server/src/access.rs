@@ -110,7 +110,7 @@ impl Access {
         signed.check(now_s)?;
         let id = signed.access_key_id();
         let owner = match signed.session_token() {
-            Some(token) => Owner::Session(open_session(client, key, id, token, now_s)?),
+            Some(token) => Owner::Session(open_session(client, key, id, token, now_s).await?),
             None => match client.access_key(id).await {
                 Ok(Some(known)) => Owner::User(known),
                 Ok(None) => return Err(AuthenticationError::Unrecognized.into()),
@@ -136,21 +136,25 @@ enum Owner {
     Session(Session),
 }
 
-fn open_session(
+async fn open_session(
     client: &Client,
     key: &SealingKey,
     id: &str,
     token: &str,
     now_s: i64,
-) -> Result<Session, AuthenticationError> {
+) -> Result<Session, Refused> {
     let session = Session::open(key, token).map_err(|_| AuthenticationError::Unrecognized)?;
-    if session.key.id != id || !client.is_user(&session.user) {
-        return Err(AuthenticationError::Unrecognized);
+    if session.key.id != id {
+        return Err(AuthenticationError::Unrecognized.into());
     }
     if session.ends_s <= now_s {
-        return Err(AuthenticationError::Expired);
+        return Err(AuthenticationError::Expired.into());
     }
-    Ok(session)
+    match client.is_user(&session.user).await {
+        Ok(true) => Ok(session),
+        Ok(false) => Err(AuthenticationError::Unrecognized.into()),
+        Err(error) => Err(Refused::Unavailable(error.to_string())),
+    }
 }
 
 fn now_s() -> i64 {

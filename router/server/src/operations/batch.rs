@@ -6,7 +6,7 @@ use crate::beside::{parsed, sized};
 use bytes::Bytes;
 use evenkeel_client::{Client, Error, StoredItem};
 use evenkeel_dynamodb::ApiError;
-use evenkeel_dynamodb::key::{check_keys, exact_key, item_key};
+use evenkeel_dynamodb::key::{batch_item_key, exact_key};
 use evenkeel_dynamodb::reply::{self, GotOfTable};
 use evenkeel_dynamodb::request::{BatchGetItem, BatchKeys, BatchWrite, BatchWriteItem, Capacity};
 use evenkeel_model::catalogue::TableRow;
@@ -90,11 +90,7 @@ fn encode_writes(schema: &KeySchema, writes: &[BatchWrite]) -> Result<Vec<Encode
     let mut encoded = Vec::with_capacity(writes.len());
     for write in writes {
         let (key, item) = match write {
-            BatchWrite::Put(item) => {
-                // Of a batch, faults of keys are told in the words of reads.
-                check_keys(schema, item)?;
-                (item_key(schema, item)?, Some(encode_item(item)))
-            }
+            BatchWrite::Put(item) => (batch_item_key(schema, item)?, Some(encode_item(item))),
             BatchWrite::Delete(key) => (exact_key(schema, key)?, None),
         };
         if !keys.insert(key.clone()) {
