@@ -6,13 +6,14 @@ it. The closing line is `N passed, M failed`; the exit code is 1 if any failed o
 
 import sys
 import time
-import traceback
 from decimal import Decimal
 
 import boto3
 from boto3.dynamodb.conditions import Attr, Key
 from boto3.dynamodb.types import Binary
 from botocore.exceptions import ClientError
+
+import harness
 
 ENDPOINT = sys.argv[1]
 client = boto3.client("dynamodb", endpoint_url=ENDPOINT)
@@ -215,19 +216,4 @@ def test_a_hundred_small_requests_run_on_one_connection():
     print(f"    100 gets in {seconds:.3f} s")
 
 
-def main():
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
-    failed = 0
-    for name, test in tests:
-        try:
-            test()
-            print(f"ok   {name[5:].replace('_', ' ')}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAIL {name[5:].replace('_', ' ')}", flush=True)
-            traceback.print_exc()
-    print(f"{len(tests) - failed} passed, {failed} failed", flush=True)
-    return 1 if failed or not tests else 0
-
-
-sys.exit(main())
+sys.exit(harness.run(globals()))

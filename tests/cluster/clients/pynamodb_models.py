@@ -4,11 +4,12 @@ Each function named `test_…` is one test. The closing line is `N passed, M fai
 """
 
 import sys
-import traceback
 
 from pynamodb.attributes import MapAttribute, NumberAttribute, UnicodeAttribute, UnicodeSetAttribute
 from pynamodb.exceptions import DoesNotExist, PutError, UpdateError
 from pynamodb.models import Model
+
+import harness
 
 ENDPOINT = sys.argv[1]
 
@@ -78,19 +79,4 @@ def test_queries_scans_and_batches_page():
     Voyage.delete_table()
 
 
-def main():
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
-    failed = 0
-    for name, test in tests:
-        try:
-            test()
-            print(f"ok   {name[5:].replace('_', ' ')}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAIL {name[5:].replace('_', ' ')}", flush=True)
-            traceback.print_exc()
-    print(f"{len(tests) - failed} passed, {failed} failed", flush=True)
-    return 1 if failed or not tests else 0
-
-
-sys.exit(main())
+sys.exit(harness.run(globals()))

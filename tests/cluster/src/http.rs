@@ -244,7 +244,8 @@ impl Answer {
     pub fn error(&self) -> (String, String) {
         let json = self.json();
         let text = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
-        (text("__type"), text("message"))
+        // Serialization errors spell it with a capital.
+        (text("__type"), text("message") + &text("Message"))
     }
 
     /// What must hold of every answer of an operation.

@@ -10,6 +10,9 @@
 //! `gives` is the whole answer; a string `"*"` in it stands for anything, and `"...": "*"` as a member
 //! for members that are not named. `create` makes a table and waits for it: `{ "create": "t", "keys":
 //! [["pk", "S"]] }`; `wait` only waits: `{ "wait": "t" }`.
+//!
+//! The files `agreed_*.json` are requests that the random comparison with another implementation
+//! answered alike, kept here so that they stay so without it.
 
 use evenkeel_cluster_tests::{Dev, Http, data_directory};
 use serde_json::Value;
