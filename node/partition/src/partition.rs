@@ -194,7 +194,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     }
 
     /// Begins to put a new member in the place of another. Its replica must have been created
-    /// ([`Shard::join`](crate::Shard::join)).
+    /// ([`Shard::create_member`](crate::Shard::create_member)).
     ///
     /// # Errors
     /// See [`paxos::Refused`].

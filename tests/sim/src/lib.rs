@@ -5,7 +5,7 @@
 //!   node that takes messages and calls as typed values and lives on a disk and a runtime in memory.
 //! - [`world`] holds true time and the queue of what happens next; [`machine`], [`network`], [`clock`]
 //!   and [`faults`] are what can go wrong in it, each kind only in some seeds ([`swarm`]).
-//! - [`client`] asks, waits, retries and records what it saw; [`run`] puts a seed together: faults
+//! - [`client`] asks, waits, retries and records what it saw; [`mod@run`] puts a seed together: faults
 //!   while clients work, then healing and a time by which everything must work again, then the
 //!   checkers of `evenkeel-history`. [`sweep`] runs many.
 //!
