@@ -4,6 +4,7 @@
 //! failed log is the device's fault and final. Corruption is a value that reaches the operator.
 
 use crate::disk::{DiskError, FileId};
+use crate::space::PageError;
 use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId};
 
 /// Nothing was done. All but [`TooLarge`](Refused::TooLarge) pass: try again later.
@@ -85,6 +86,9 @@ pub enum ReadError {
         /// The partition.
         id: PartitionId,
     },
+    /// A page of its tree cannot be read, or is not what it should be.
+    #[error(transparent)]
+    Page(#[from] PageError),
 }
 
 /// A table has as many frozen generations as it may.

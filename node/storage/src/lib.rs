@@ -19,15 +19,15 @@ mod partition;
 mod partitions;
 pub mod runtime;
 pub mod space;
-pub mod table;
+mod table;
+mod tree;
 pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
-    Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage, Newest, Operation, Page,
-    Position, RangeQuery, RecoveredPartition, Recovery,
+    CheckpointError, Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage, MergeCounts,
+    Newest, Operation, Page, PageSettings, Pinned, Position, RangeQuery, RecoveredPartition, Recovery,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
 pub use runtime::Runtime;
-pub use table::Pinned;
 pub use wal::{Durable, WalConfig};

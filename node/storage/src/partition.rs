@@ -1,19 +1,22 @@
 //! What the engine knows of one partition: where its log ends, entries not applied, its table.
 //!
 //! Bytes are counted as they will be once everything appended is applied, so that the budget of the
-//! tables cannot be overrun by what is under way: an entry is charged when it is appended, by the
-//! newest image of its key, applied or not.
+//! tables cannot be overrun by what is under way: an entry is charged when it is appended, less what it
+//! replaces that is not frozen.
 //!
 //! Entries that are not applied may be dropped again, from some slot on, by an entry that takes that slot
 //! anew. What is applied stays. It knows nothing of frames, files or tasks, nor of why that is so.
 
 use crate::{
     engine::{Counts, Entry, Newest, Operation, Position, RecoveredPartition},
-    limits::TABLE_ITEM_OVERHEAD_BYTES,
-    table::Table,
-    wal::record::{RecordHeader, payload_bytes},
+    space::{CataloguedPartition, RootReference},
+    table::{Table, held_bytes},
+    wal::{
+        record::{RecordHeader, payload_bytes},
+        recovery::RecordPlace,
+    },
 };
-use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp, item::stored_item_bytes};
+use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry as MapEntry},
     rc::Rc,
@@ -31,6 +34,8 @@ pub(crate) struct Partition {
     pub(crate) last_timestamp: Timestamp,
     /// The last entry applied.
     pub(crate) applied: Position,
+    /// The frame that its record is in; 0 while nothing is applied.
+    pub(crate) applied_frame: u64,
     /// The entries up to `end`: those that are not applied, and before them some that are.
     tail: VecDeque<Held>,
     /// The entry before the first one in `tail`.
@@ -41,27 +46,37 @@ pub(crate) struct Partition {
     /// What the keys of pending entries will be, and how many of these entries name them.
     pending_keys: HashMap<Rc<[u8]>, PendingKey>,
     pub(crate) pending_bytes: u64,
-    /// Bytes of what the table holds.
-    table_bytes: u64,
-    /// Bytes once everything pending is applied.
-    pub(crate) bytes: u64,
+    /// What the table takes more, or less, once everything pending is applied.
+    pending_growth: i64,
     pub(crate) table: Table,
-    /// What the table holds now.
-    pub(crate) counts: Counts,
+    /// The tree below the table; none while it is empty.
+    pub(crate) tree: Option<RootReference>,
+    /// Rises when the content is replaced as a whole: a merge that began before is of no use.
+    pub(crate) content: u64,
+    /// What the last merge has made of it: what flips write down.
+    pub(crate) checkpoint: Option<CataloguedPartition>,
+    /// A merge is under way.
+    pub(crate) is_merging: bool,
     /// Pieces of a snapshot that is being taken in: the next one's number, and their items.
     staged: Option<(u64, Vec<Operation>)>,
     /// What recovery found for the owner to take.
     found: Recovering,
-    /// The segment of the record that created it, needed until it is dropped.
-    pub(crate) created_in: u32,
-    /// Which segments its records are in, oldest first, each with the last slot there.
+    /// The segment of the record that created it, needed until a flip has written it down.
+    pub(crate) created_in: Option<u32>,
+    /// Which segments its records are in, oldest first, each with the last slot of entries there.
     segments: VecDeque<(u32, Slot)>,
+    /// The segment of the first staged piece.
+    staged_in: Option<u32>,
+    /// While the log is read: it has come to what the checkpoint does not hold.
+    is_past_checkpoint: bool,
 }
 
 #[derive(Debug)]
 struct Held {
     entry: Entry,
     checksum: u128,
+    /// The frame with its record.
+    frame: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -70,6 +85,15 @@ struct PendingKey {
     /// The newest entry that names it.
     slot: Slot,
     entries: u32,
+    /// What the image will take in the table, and what it will give back there.
+    cost: u64,
+    replaces: u64,
+}
+
+impl PendingKey {
+    fn growth(&self) -> i64 {
+        self.cost.cast_signed() - self.replaces.cast_signed()
+    }
 }
 
 /// What only the owner understands, gathered while the log is read.
@@ -81,7 +105,7 @@ struct Recovering {
 }
 
 impl Partition {
-    pub(crate) fn new(generation: Generation, meta: Vec<u8>, created_in: u32) -> Self {
+    pub(crate) fn new(generation: Generation, meta: Vec<u8>, created_in: Option<u32>) -> Self {
         Partition {
             generation,
             meta,
@@ -89,36 +113,107 @@ impl Partition {
             end: Position::default(),
             last_timestamp: Timestamp(0),
             applied: Position::default(),
+            applied_frame: 0,
             tail: VecDeque::new(),
             tail_after: Position::default(),
             kept_bytes: 0,
             kept_bytes_max: 0,
             pending_keys: HashMap::new(),
             pending_bytes: 0,
-            table_bytes: 0,
-            bytes: 0,
+            pending_growth: 0,
             table: Table::default(),
-            counts: Counts::default(),
+            tree: None,
+            content: 0,
+            checkpoint: None,
+            is_merging: false,
             staged: None,
             found: Recovering::default(),
             created_in,
             segments: VecDeque::new(),
+            staged_in: None,
+            is_past_checkpoint: true,
         }
     }
 
-    /// The oldest segment with a record that is not trimmed.
+    /// The partition as a flip has written it down; `state` is what its owner knew.
+    pub(crate) fn from_checkpoint(checkpoint: CataloguedPartition, state: Option<Vec<u8>>) -> Self {
+        let base = Position { slot: checkpoint.applied, checksum: checkpoint.checksum };
+        let mut table = Table::default();
+        table.put_over_tree();
+        Partition {
+            promised: checkpoint.promised,
+            end: base,
+            last_timestamp: checkpoint.timestamp,
+            applied: base,
+            applied_frame: checkpoint.log.frame,
+            tail_after: base,
+            table,
+            tree: checkpoint.root,
+            found: Recovering { begun: state, ..Recovering::default() },
+            is_past_checkpoint: checkpoint.log.frame == 0,
+            ..Partition::new(checkpoint.generation, checkpoint.meta.to_vec(), None)
+        }
+        .with(checkpoint)
+    }
+
+    fn with(mut self, checkpoint: CataloguedPartition) -> Self {
+        self.checkpoint = Some(checkpoint);
+        self
+    }
+
+    /// The description that it was created with.
+    pub(crate) fn meta(&self) -> &[u8] {
+        &self.meta
+    }
+
+    /// The greatest ballot in its log.
+    pub(crate) fn promised(&self) -> Ballot {
+        self.promised
+    }
+
+    /// Takes note of a promise that is written down.
+    pub(crate) fn note_promise(&mut self, ballot: Ballot) {
+        self.promised = self.promised.max(ballot);
+    }
+
+    /// Bytes of its table once everything pending is applied.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.table.bytes().saturating_add_signed(self.pending_growth)
+    }
+
+    /// What it holds: an estimate while the table may hide or repeat what the tree has.
+    pub(crate) fn counts(&self) -> Counts {
+        let tree = |root: RootReference| Counts { items: root.item_count, bytes: root.item_bytes };
+        self.table.counts_over(self.tree.map_or(Counts::default(), tree))
+    }
+
+    /// The oldest segment with a record that is needed.
     pub(crate) fn oldest_records_in(&self) -> Option<u32> {
         self.segments.front().map(|&(segment, _)| segment)
     }
 
-    /// Forgets which segments hold the entries up to `slot`.
-    pub(crate) fn trim(&mut self, slot: Slot) {
-        while self.segments.front().is_some_and(|&(_, last)| last <= slot) {
+    /// The oldest segment that the log keeps for it.
+    pub(crate) fn oldest_segment(&self) -> Option<u32> {
+        self.oldest_records_in().into_iter().chain(self.created_in).min()
+    }
+
+    /// The oldest segment that is still needed once all applied entries are in the tree; `current` is the
+    /// one that the next record will be in, at the earliest.
+    pub(crate) fn needed_behind_applied(&self, current: u32) -> u32 {
+        let pending = self.end.slot > self.applied.slot;
+        let entries = self.segments.iter().find(|(_, last)| pending && *last > self.applied.slot);
+        let oldest = entries.map_or(current, |&(segment, _)| segment);
+        oldest.min(self.staged_in.unwrap_or(current)).min(current)
+    }
+
+    /// Forgets the segments before `segment`.
+    pub(crate) fn trim(&mut self, segment: u32) {
+        while self.segments.front().is_some_and(|&(oldest, _)| oldest < segment) {
             self.segments.pop_front();
         }
     }
 
-    /// Takes note of a record that speaks of a slot.
+    /// Takes note of a record of it; `slot` is that of an entry, or 0.
     pub(crate) fn note_segment(&mut self, segment: u32, slot: Slot) {
         match self.segments.back_mut() {
             Some((last, upto)) if *last == segment => *upto = slot.max(*upto),
@@ -129,26 +224,22 @@ impl Partition {
     /// At most how many bytes `operations` add; none if they only remove or shrink.
     pub(crate) fn growth(&self, operations: &[Operation]) -> u64 {
         let each = |operation: &Operation| match operation {
-            Operation::Put { key, image } => item_bytes(key, image).saturating_sub(self.newest_bytes(key)),
+            Operation::Put { key, image } => {
+                let pending = self.pending_keys.get(key).map(|pending| pending.cost);
+                let before = pending.unwrap_or_else(|| self.table.replaceable_bytes(key));
+                held_bytes(key, Some(image)).saturating_sub(before)
+            }
             Operation::Delete { .. } => 0,
         };
         operations.iter().map(each).sum()
     }
 
-    /// What `key` costs once everything pending is applied.
-    fn newest_bytes(&self, key: &[u8]) -> u64 {
-        let image = match self.pending_keys.get(key) {
-            Some(pending) => pending.image.as_ref(),
-            None => self.table.get(key),
-        };
-        image.map_or(0, |image| item_bytes(key, image))
-    }
-
-    /// The newest image of a key, applied or not.
-    pub(crate) fn newest(&self, key: &[u8]) -> Newest {
+    /// The newest image of a key, applied or not, as far as it is in memory; what the tree has of the key,
+    /// if neither entries nor table speak of it.
+    pub(crate) fn newest(&self, key: &[u8]) -> Option<Newest> {
         match self.pending_keys.get(key) {
-            Some(pending) => Newest { image: pending.image.clone(), pending: Some(pending.slot) },
-            None => Newest { image: self.table.get(key).cloned(), pending: None },
+            Some(pending) => Some(Newest { image: pending.image.clone(), pending: Some(pending.slot) }),
+            None => self.table.get(key).map(|held| Newest { image: held.clone(), pending: None }),
         }
     }
 
@@ -177,34 +268,33 @@ impl Partition {
     }
 
     /// Takes note of an entry in the log, in the place of whatever stood there and behind.
-    pub(crate) fn append(&mut self, entry: Entry, checksum: u128) {
+    pub(crate) fn append(&mut self, entry: Entry, checksum: u128, frame: u64) {
         if entry.slot <= self.end.slot {
             self.truncate(Slot(entry.slot.0 - 1));
         }
         self.end = Position { slot: entry.slot, checksum };
         self.last_timestamp = self.last_timestamp.max(entry.timestamp);
         self.charge(&entry);
-        self.tail.push_back(Held { entry, checksum });
+        self.tail.push_back(Held { entry, checksum, frame });
     }
 
     /// Counts an entry as pending.
     fn charge(&mut self, entry: &Entry) {
         for operation in &entry.operations {
             let (key, image) = parts(operation);
-            let bytes = image.map_or(0, |image| item_bytes(key, image));
-            let newest = PendingKey { image: image.cloned(), slot: entry.slot, entries: 1 };
-            let before = match self.pending_keys.entry(Rc::clone(key)) {
-                MapEntry::Occupied(mut known) => {
-                    let entries = known.get().entries + 1;
-                    let before = known.insert(PendingKey { entries, ..newest });
-                    before.image.map_or(0, |image| item_bytes(key, &image))
+            let keeps = image.is_some() || self.table.keeps_marks();
+            let cost = if keeps { held_bytes(key, image.map(|image| &image[..])) } else { 0 };
+            let newest =
+                PendingKey { image: image.cloned(), slot: entry.slot, entries: 1, cost, replaces: 0 };
+            let (newest, before) = match self.pending_keys.get(key) {
+                Some(known) => {
+                    let entries = known.entries + 1;
+                    (PendingKey { entries, replaces: known.replaces, ..newest }, known.growth())
                 }
-                MapEntry::Vacant(unknown) => {
-                    unknown.insert(newest);
-                    self.table.get(key).map_or(0, |image| item_bytes(key, image))
-                }
+                None => (PendingKey { replaces: self.table.replaceable_bytes(key), ..newest }, 0),
             };
-            self.bytes = self.bytes - before + bytes;
+            self.pending_growth += newest.growth() - before;
+            self.pending_keys.insert(Rc::clone(key), newest);
         }
         self.pending_bytes += entry_bytes(entry);
     }
@@ -221,8 +311,7 @@ impl Partition {
     /// Counts what is pending anew.
     fn charge_again(&mut self) {
         self.pending_keys.clear();
-        self.pending_bytes = 0;
-        self.bytes = self.table_bytes;
+        (self.pending_bytes, self.pending_growth) = (0, 0);
         let (tail, applied) = (std::mem::take(&mut self.tail), self.applied.slot);
         tail.iter().filter(|held| held.entry.slot > applied).for_each(|held| self.charge(&held.entry));
         self.tail = tail;
@@ -238,7 +327,7 @@ impl Partition {
                 visit(&held.entry);
                 self.pending_bytes -= entry_bytes(&held.entry);
                 self.applied = Position { slot: next, checksum: held.checksum };
-                self.tail_after = self.applied;
+                (self.tail_after, self.applied_frame) = (self.applied, held.frame);
                 held.entry.operations.into_iter().for_each(|operation| self.settle(operation));
             } else {
                 let at = usize::try_from(next.0 - self.tail_after.slot.0 - 1).expect("it is in memory");
@@ -246,6 +335,7 @@ impl Partition {
                 visit(&held.entry);
                 let (bytes, operations) = (entry_bytes(&held.entry), held.entry.operations.clone());
                 self.applied = Position { slot: next, checksum: held.checksum };
+                self.applied_frame = held.frame;
                 self.pending_bytes -= bytes;
                 self.kept_bytes += bytes;
                 operations.into_iter().for_each(|operation| self.settle(operation));
@@ -265,51 +355,42 @@ impl Partition {
 
     /// Applies an operation that was pending.
     fn settle(&mut self, operation: Operation) {
-        let (key, _) = parts(&operation);
-        if let MapEntry::Occupied(mut known) = self.pending_keys.entry(Rc::clone(key)) {
-            known.get_mut().entries -= 1;
-            if known.get().entries == 0 {
-                known.remove();
-            }
-        }
+        let key = Rc::clone(parts(&operation).0);
         self.change(operation);
+        let MapEntry::Occupied(mut known) = self.pending_keys.entry(key) else { return };
+        self.pending_growth -= known.get().growth();
+        if known.get().entries == 1 {
+            known.remove();
+            return;
+        }
+        known.get_mut().entries -= 1;
+        known.get_mut().replaces = self.table.replaceable_bytes(known.key());
+        self.pending_growth += known.get().growth();
     }
 
     /// Applies one change to the table.
     fn change(&mut self, operation: Operation) {
-        let (key, image) = parts(&operation);
-        let key = Rc::clone(key);
-        if let Some(image) = image {
-            self.counts.items += 1;
-            self.counts.bytes += stored_item_bytes(image);
-            self.table_bytes += item_bytes(&key, image);
-        }
-        let replaced = match operation {
-            Operation::Put { key, image } => self.table.put(key, image),
-            Operation::Delete { key } => self.table.delete(key),
-        };
-        if let Some(image) = &replaced {
-            self.counts.items -= 1;
-            self.counts.bytes -= stored_item_bytes(image);
-            self.table_bytes -= item_bytes(&key, image);
+        match operation {
+            Operation::Put { key, image } => self.table.change(key, Some(image)),
+            Operation::Delete { key } => self.table.change(key, None),
         }
     }
 
     /// Takes a piece of a snapshot; number 0 begins a new one. A piece out of order spoils what is staged.
-    pub(crate) fn stage(&mut self, number: u64, items: Vec<Operation>) {
+    pub(crate) fn stage(&mut self, segment: u32, number: u64, items: Vec<Operation>) {
         match &mut self.staged {
-            _ if number == 0 => self.staged = Some((1, items)),
+            _ if number == 0 => (self.staged, self.staged_in) = (Some((1, items)), Some(segment)),
             Some((next, staged)) if *next == number => {
                 *next += 1;
                 staged.extend(items);
             }
-            _ => self.staged = None,
+            _ => (self.staged, self.staged_in) = (None, None),
         }
     }
 
     /// Begins anew behind a chosen entry: the content is what was staged, and of the log only what
     /// continues that entry stays.
-    pub(crate) fn begin(&mut self, base: Position, timestamp: Timestamp) {
+    pub(crate) fn begin(&mut self, base: Position, timestamp: Timestamp, frame: u64) {
         let continues = self.position(base.slot) == Some(base);
         if continues {
             let drop = usize::try_from(base.slot.0 - self.tail_after.slot.0).expect("it is in memory");
@@ -320,10 +401,34 @@ impl Partition {
         }
         (self.applied, self.tail_after, self.kept_bytes) = (base, base, 0);
         self.last_timestamp = self.last_timestamp.max(timestamp);
-        (self.table, self.counts, self.table_bytes) = (Table::default(), Counts::default(), 0);
+        self.applied_frame = frame;
+        (self.table, self.tree) = (Table::default(), None);
+        self.content += 1;
         let (_, items) = self.staged.take().unwrap_or_default();
+        self.staged_in = None;
         items.into_iter().for_each(|operation| self.change(operation));
         self.charge_again();
+    }
+
+    /// Whether a record of the log is of any use: one in the checkpoint, or overwritten by what is in it, is
+    /// not.
+    pub(crate) fn passes_checkpoint(&mut self, at: RecordPlace, slot: Slot, checksum: u128) -> bool {
+        if self.is_past_checkpoint {
+            return true;
+        }
+        if at.frame > self.applied_frame {
+            self.is_past_checkpoint = true;
+            return true;
+        }
+        if (Position { slot, checksum }) == self.applied && at.frame == self.applied_frame {
+            self.is_past_checkpoint = true;
+        }
+        false
+    }
+
+    /// A snapshot that the log took in before the checkpoint: its pieces are of no use.
+    pub(crate) fn unstage(&mut self) {
+        (self.staged, self.staged_in) = (None, None);
     }
 
     /// Everything up to `slot` is accepted under `ballot`, says the log. Ballots never rise from one slot
@@ -355,15 +460,15 @@ impl Partition {
     }
 
     /// The log begins anew, with what its owner wrote down for that.
-    pub(crate) fn replay_begin(&mut self, header: &RecordHeader, checksum: u128, state: &[u8]) {
-        self.begin(Position { slot: header.slot, checksum }, header.timestamp);
+    pub(crate) fn replay_begin(&mut self, header: &RecordHeader, checksum: u128, state: &[u8], frame: u64) {
+        self.begin(Position { slot: header.slot, checksum }, header.timestamp, frame);
         self.found = Recovering { begun: Some(state.to_vec()), ..Recovering::default() };
     }
 
     /// What the log says of it.
     pub(crate) fn recovered(&mut self, id: PartitionId) -> RecoveredPartition {
         let found = std::mem::take(&mut self.found);
-        self.staged = None;
+        (self.staged, self.staged_in) = (None, None);
         let pending = self.tail.iter().filter(|held| held.entry.slot > self.applied.slot);
         RecoveredPartition {
             id,
@@ -389,14 +494,10 @@ pub(crate) fn parts(operation: &Operation) -> (&Rc<[u8]>, Option<&Rc<[u8]>>) {
     }
 }
 
-/// What an item costs after an operation.
+/// What the table takes at most for an operation.
 pub(crate) fn cost(operation: &Operation) -> u64 {
     let (key, image) = parts(operation);
-    image.map_or(0, |image| item_bytes(key, image))
-}
-
-fn item_bytes(key: &[u8], image: &[u8]) -> u64 {
-    (key.len() + image.len()) as u64 + TABLE_ITEM_OVERHEAD_BYTES
+    held_bytes(key, image.map(|image| &image[..]))
 }
 
 fn entry_bytes(entry: &Entry) -> u64 {

@@ -6,9 +6,10 @@
 use crate::{
     engine::{Entry, Operation, RecoveredPartition},
     partition::{Partition, cost},
+    space::{Catalogue, CataloguedPartition},
     wal::{
         record::{RecordHeader, RecordKind, RecordView, read_payload, stored_checksum},
-        recovery::{Replay, ReplayFault},
+        recovery::{RecordPlace, Replay, ReplayFault},
     },
 };
 use evenkeel_model::{Generation, PartitionId, Slot};
@@ -24,7 +25,22 @@ pub(crate) struct Partitions {
     notes_ns: u64,
     /// Partitions whose creation is no longer in the log: their end must follow.
     orphans: HashMap<PartitionId, Generation>,
+    /// Dropped, and still in the catalogue.
+    pub(crate) gone: Vec<Gone>,
     pub(crate) entries_replayed: u64,
+}
+
+/// A partition that was dropped and has pages. Until a flip without it is durable the log must be able to say
+/// that it is gone.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    pub(crate) checkpoint: CataloguedPartition,
+    /// Where its end is written.
+    pub(crate) dropped_at: RecordPlace,
+    /// The segments with the oldest of its records, its end's among them.
+    pub(crate) segments: Vec<u32>,
+    /// A batch that waits for a flip has given its pages up.
+    pub(crate) is_released: bool,
 }
 
 impl Partitions {
@@ -36,6 +52,7 @@ impl Partitions {
             bytes_max,
             notes_ns,
             orphans: HashMap::new(),
+            gone: Vec::new(),
             entries_replayed: 0,
         }
     }
@@ -86,11 +103,46 @@ impl Partitions {
         assert!(before.is_none(), "a partition is created once");
     }
 
-    pub(crate) fn remove(&mut self, id: PartitionId) -> Option<Partition> {
-        let gone = self.map.remove(&id)?;
-        self.bytes -= gone.bytes;
-        self.pending_bytes -= gone.pending_bytes;
-        Some(gone)
+    /// Takes a partition out whose end is written at `dropped_at`. Yields the segments that nothing of it needs
+    /// any more once that is durable; if a flip has to come first, they are kept with it in `gone`.
+    pub(crate) fn remove(&mut self, id: PartitionId, dropped_at: RecordPlace) -> Vec<u32> {
+        let Some(partition) = self.map.remove(&id) else { return Vec::new() };
+        self.bytes -= partition.bytes();
+        self.pending_bytes -= partition.pending_bytes;
+        let segments = [partition.created_in, partition.oldest_records_in()].into_iter().flatten();
+        let mut segments: Vec<u32> = segments.collect();
+        let Some(checkpoint) = partition.checkpoint else { return segments };
+        segments.push(dropped_at.segment);
+        self.gone.push(Gone { checkpoint, dropped_at, segments, is_released: false });
+        Vec::new()
+    }
+
+    /// All partitions as the last merges have left them, with the last frame that speaks of what they hold; and
+    /// the dropped ones that it is without. The pages of all dropped ones have been given up.
+    pub(crate) fn catalogue(&mut self) -> (Catalogue, u64, Vec<Gone>) {
+        assert!(self.next_unreleased().is_none(), "the pages of dropped partitions are given up first");
+        let mut partitions: Vec<_> =
+            self.map.values().filter_map(|partition| partition.checkpoint.clone()).collect();
+        partitions.sort_by_key(|checkpoint| checkpoint.id);
+        let gone = std::mem::take(&mut self.gone);
+        let applied = partitions.iter().map(|checkpoint| checkpoint.log.frame);
+        let frame = applied.chain(gone.iter().map(|gone| gone.dropped_at.frame)).max();
+        (Catalogue { partitions }, frame.unwrap_or(0), gone)
+    }
+
+    /// A dropped partition whose pages are still to be given up.
+    pub(crate) fn next_unreleased(&self) -> Option<CataloguedPartition> {
+        self.gone.iter().find(|gone| !gone.is_released).map(|gone| gone.checkpoint.clone())
+    }
+
+    /// Its pages have been given up.
+    pub(crate) fn set_released(&mut self, checkpoint: &CataloguedPartition) {
+        let same = |gone: &&mut Gone| gone.checkpoint == *checkpoint;
+        self.gone.iter_mut().find(same).expect("it waits for this").is_released = true;
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (PartitionId, &Partition)> {
+        self.map.iter().map(|(&id, partition)| (id, partition))
     }
 
     /// Changes a partition that is there, and the sums over all by as much.
@@ -100,9 +152,9 @@ impl Partitions {
         change: impl FnOnce(&mut Partition) -> T,
     ) -> Option<T> {
         let partition = self.map.get_mut(&id)?;
-        let (bytes, pending_bytes) = (partition.bytes, partition.pending_bytes);
+        let (bytes, pending_bytes) = (partition.bytes(), partition.pending_bytes);
         let result = change(partition);
-        self.bytes = self.bytes - bytes + partition.bytes;
+        self.bytes = self.bytes - bytes + partition.bytes();
         self.pending_bytes = self.pending_bytes - pending_bytes + partition.pending_bytes;
         Some(result)
     }
@@ -117,57 +169,69 @@ impl Partitions {
         Ok(list)
     }
 
-    fn replay_created(&mut self, segment: u32, record: &RecordView<'_>) -> Result<(), ReplayFault> {
+    fn replay_created(&mut self, at: RecordPlace, record: &RecordView<'_>) -> Result<(), ReplayFault> {
         let RecordHeader { partition: id, generation, .. } = record.header;
+        if self.is_of_the_past(id, generation) {
+            return Ok(());
+        }
         if self.map.contains_key(&id) || self.orphans.contains_key(&id) {
             let expected = format!("partition {id} dropped before it is created again");
             return Err(ReplayFault::Corrupt { expected, found: format!("generation {generation} created") });
         }
-        self.insert(id, Partition::new(generation, record.payload.to_vec(), segment));
+        self.insert(id, Partition::new(generation, record.payload.to_vec(), Some(at.segment)));
         Ok(())
     }
 
-    fn replay_dropped(&mut self, record: &RecordView<'_>) {
-        let id = record.header.partition;
+    /// Whether the catalogue holds this life of a partition, or a later one: then it knows of its creation.
+    fn is_of_the_past(&self, id: PartitionId, generation: Generation) -> bool {
+        let checkpoint = self.map.get(&id).and_then(|partition| partition.checkpoint.as_ref());
+        checkpoint.is_some_and(|checkpoint| generation <= checkpoint.generation)
+    }
+
+    fn replay_dropped(&mut self, at: RecordPlace, record: &RecordView<'_>) {
+        let RecordHeader { partition: id, generation, .. } = record.header;
         self.orphans.remove(&id);
-        self.remove(id);
+        if self.map.get(&id).is_some_and(|present| present.generation == generation) {
+            self.remove(id, at);
+        }
     }
 
     /// A record about a partition's log.
-    fn replay_logged(&mut self, segment: u32, record: &RecordView<'_>) -> Result<(), ReplayFault> {
+    fn replay_logged(&mut self, at: RecordPlace, record: &RecordView<'_>) -> Result<(), ReplayFault> {
         let RecordHeader { partition: id, generation, .. } = record.header;
         let notes_ns = self.notes_ns;
-        if !self.map.contains_key(&id) {
+        let Some(present) = self.map.get(&id).map(|partition| partition.generation) else {
             self.orphans.insert(id, generation);
             return Ok(());
+        };
+        if generation < present && self.is_of_the_past(id, generation) {
+            return Ok(());
         }
-        self.counted(id, |partition| {
-            if partition.generation != generation {
-                return Err(ReplayFault::Corrupt {
-                    expected: format!("generation {} of partition {id}", partition.generation),
-                    found: format!("generation {generation}"),
-                });
-            }
-            replay(partition, segment, record, notes_ns)
-        })
-        .expect("it is there, by the lines above")
+        if present != generation {
+            return Err(ReplayFault::Corrupt {
+                expected: format!("generation {present} of partition {id}"),
+                found: format!("generation {generation}"),
+            });
+        }
+        self.counted(id, |partition| replay(partition, at, record, notes_ns))
+            .expect("it is there, by the lines above")
     }
 }
 
 impl Replay for Partitions {
-    fn record(&mut self, segment: u32, record: &RecordView<'_>) -> Result<(), ReplayFault> {
+    fn record(&mut self, at: RecordPlace, record: &RecordView<'_>) -> Result<(), ReplayFault> {
         match record.header.kind {
-            RecordKind::Created => self.replay_created(segment, record),
+            RecordKind::Created => self.replay_created(at, record),
             RecordKind::Dropped => {
-                self.replay_dropped(record);
+                self.replay_dropped(at, record);
                 Ok(())
             }
             RecordKind::Entry => {
                 self.entries_replayed += 1;
-                self.replay_logged(segment, record)
+                self.replay_logged(at, record)
             }
             RecordKind::Promise | RecordKind::Accepted | RecordKind::Piece | RecordKind::Begin => {
-                self.replay_logged(segment, record)
+                self.replay_logged(at, record)
             }
         }
     }
@@ -175,15 +239,29 @@ impl Replay for Partitions {
 
 fn replay(
     partition: &mut Partition,
-    segment: u32,
+    at: RecordPlace,
     record: &RecordView<'_>,
     notes_ns: u64,
 ) -> Result<(), ReplayFault> {
     let header = &record.header;
+    if header.kind == RecordKind::Piece {
+        let (items, _) = read_payload(record.payload)?;
+        partition.note_segment(at.segment, Slot(0));
+        partition.stage(at.segment, header.ballot.round, items);
+        return Ok(());
+    }
+    if !partition.passes_checkpoint(at, header.slot, record.checksum) {
+        partition.note_promise(header.ballot);
+        if header.kind == RecordKind::Begin {
+            partition.unstage();
+        }
+        return Ok(());
+    }
+    let of_a_slot = matches!(header.kind, RecordKind::Entry | RecordKind::Begin);
+    partition.note_segment(at.segment, if of_a_slot { header.slot } else { Slot(0) });
     match header.kind {
         RecordKind::Entry => {
-            replay_entry(partition, record)?;
-            partition.note_segment(segment, header.slot);
+            replay_entry(partition, at, record)?;
             partition.replay_chosen(header.chosen, notes_ns);
         }
         RecordKind::Accepted => {
@@ -195,25 +273,23 @@ fn replay(
             partition.replay_accepted(header.ballot, header.slot);
             partition.replay_chosen(header.chosen, notes_ns);
         }
-        RecordKind::Promise => partition.replay_accepted(header.ballot, Slot(0)),
-        RecordKind::Piece => {
-            let (items, _) = read_payload(record.payload)?;
-            partition.note_segment(segment, header.slot);
-            partition.stage(header.ballot.round, items);
-        }
+        RecordKind::Promise => partition.note_promise(header.ballot),
         RecordKind::Begin => {
             if header.slot < partition.applied.slot {
                 return Err(out_of_place(partition, header));
             }
-            partition.note_segment(segment, header.slot);
-            partition.replay_begin(header, record.checksum, record.payload);
+            partition.replay_begin(header, record.checksum, record.payload, at.frame);
         }
-        RecordKind::Created | RecordKind::Dropped => {}
+        RecordKind::Piece | RecordKind::Created | RecordKind::Dropped => {}
     }
     Ok(())
 }
 
-fn replay_entry(partition: &mut Partition, record: &RecordView<'_>) -> Result<(), ReplayFault> {
+fn replay_entry(
+    partition: &mut Partition,
+    at: RecordPlace,
+    record: &RecordView<'_>,
+) -> Result<(), ReplayFault> {
     let header = &record.header;
     let RecordHeader { slot, ballot, timestamp, lasting, .. } = *header;
     let before = slot.0.checked_sub(1).map(Slot).filter(|&before| before >= partition.applied.slot);
@@ -233,6 +309,7 @@ fn replay_entry(partition: &mut Partition, record: &RecordView<'_>) -> Result<()
     partition.append(
         Entry { slot, ballot, timestamp, operations, note, lasting, chosen: Slot(0) },
         record.checksum,
+        at.frame,
     );
     Ok(())
 }

@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
+use evenkeel_model::{ClusterId, Generation, NodeId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
     EngineConfig, FileId, OpenError, Operation, PartitionError, Position, RangeQuery, ReadError, Refused,
     Runtime, WalFailed,
@@ -408,7 +408,8 @@ fn a_full_log_refuses_until_a_partition_is_dropped_and_then_goes_round() {
         runtime.block_on(&disk, engine.drop_partition(P1, Generation(round))).unwrap();
         runtime.pass(&disk, Duration::from_millis(30));
     }
-    assert_eq!(disk.file_ids().len(), 4, "files are recycled, not added");
+    let segments = disk.file_ids().into_iter().filter(|file| matches!(file, FileId::Segment(_)));
+    assert_eq!(segments.count(), 4, "files are recycled, not added");
     assert_eq!(engine.statistics().refused_log_full, 40);
     runtime.stop();
     let disk = disk.cut_power(|_, _, _| false);
@@ -468,7 +469,7 @@ fn files_of_another_cluster_node_or_shard_are_refused_by_name() {
     let disk = MemoryDisk::automatic();
     let (runtime, engine) = started(&disk);
     runtime.block_on(&disk, engine.close()).unwrap();
-    let file = FileId::Segment(0);
+    let file = FileId::Pages;
     let opened = |config: EngineConfig| open(&TestRuntime::new(2), &disk, config).err();
     assert_eq!(
         opened(EngineConfig { cluster: ClusterId(9), ..config() }),
@@ -491,29 +492,83 @@ fn files_of_another_cluster_node_or_shard_are_refused_by_name() {
     assert_eq!(opened(config()), None);
 }
 
+/// The keys of a pinned state from `lower` on, through pages of a few hundred bytes.
+fn pinned_keys(runtime: &TestRuntime, disk: &MemoryDisk, pinned: &TestPinned, lower: &[u8]) -> Vec<Vec<u8>> {
+    let (mut keys, mut lower) = (Vec::new(), lower.to_vec());
+    loop {
+        let page = runtime.block_on(disk, pinned.items_from(&lower, 300)).unwrap();
+        keys.extend(page.items.iter().map(|(key, _)| key.to_vec()));
+        if !page.more {
+            return keys;
+        }
+        lower = keys.last().expect("more items follow some").clone();
+        lower.push(0);
+    }
+}
+
 #[test]
-fn freezing_and_trimming_leave_what_is_read_and_recovered_alone() {
+fn a_pinned_state_outlives_changes_checkpoints_and_its_partition() {
     let disk = MemoryDisk::automatic();
     let (runtime, engine) = started(&disk);
-    for slot in 1..=30 {
-        runtime
-            .block_on(&disk, engine.append_next(P1, put(slot, &format!("k{slot:02}"), &[1; 2000])).unwrap())
-            .unwrap();
-    }
+    let append = |slot: u64| {
+        let durable = engine.append_next(P1, put(slot, &format!("k{slot:02}"), &[1; 2000])).unwrap();
+        runtime.block_on(&disk, durable).unwrap();
+    };
+    (1..=20).for_each(append);
     engine.apply_to(P1, Slot(20));
-    let frozen = engine.freeze(P1, Slot(20)).unwrap();
+    let early = engine.pin(P1).unwrap();
+    runtime.block_on(&disk, engine.checkpoint(P1, b"")).unwrap();
+    (21..=30).for_each(append);
     engine.apply_to(P1, Slot(30));
-    let pinned = engine.pin(P1).unwrap();
-    assert_eq!((frozen.iter_from(b"").count(), frozen.slot()), (20, Slot(20)));
-    assert_eq!((pinned.iter_from(b"k05").count(), pinned.slot()), (26, Slot(30)));
-    engine.trim(P1, Slot(20));
-    engine.trim(P1, Slot(30));
-    engine.trim(PartitionId(99), Slot(1));
-    runtime.block_on(&disk, engine.append_next(P1, put(31, "z", b"")).unwrap()).unwrap();
+    let late = engine.pin(P1).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    runtime.block_on(&disk, engine.checkpoint(P1, b"")).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
     runtime.block_on(&disk, engine.drop_partition(P1, G1)).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
     runtime.pass(&disk, Duration::from_millis(20));
     assert_eq!(engine.statistics().segments_live, 1);
-    assert_eq!(pinned.iter_from(b"").count(), 30, "a pinned state outlives its partition");
+    assert_eq!((pinned_keys(&runtime, &disk, &early, b"").len(), early.slot()), (20, Slot(20)));
+    assert_eq!((pinned_keys(&runtime, &disk, &late, b"k05").len(), late.slot()), (26, Slot(30)));
+    let free = || engine.pages().used().free_blocks;
+    let before = free();
+    drop((early, late));
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    assert!(free() > before, "their pages are free");
+}
+
+#[test]
+fn a_checkpoint_lets_the_log_go_round_and_is_found_again() {
+    let disk = MemoryDisk::automatic();
+    let (runtime, engine) = started(&disk);
+    let mut model = std::collections::BTreeMap::new();
+    for slot in 1..=400u64 {
+        let key = format!("k{:03}", slot * 7 % 150);
+        let entry =
+            if slot % 5 == 0 { delete(slot, &key) } else { put(slot, &key, &slot.to_le_bytes().repeat(100)) };
+        match slot % 5 == 0 {
+            true => drop(model.remove(key.as_bytes())),
+            false => drop(model.insert(key.into_bytes(), slot.to_le_bytes().repeat(100))),
+        }
+        runtime.block_on(&disk, engine.append_next(P1, entry).unwrap()).unwrap();
+        engine.apply_to(P1, Slot(slot));
+        if slot % 90 == 0 {
+            runtime.block_on(&disk, engine.checkpoint(P1, format!("state {slot}").as_bytes())).unwrap();
+            runtime.block_on(&disk, engine.flip()).unwrap();
+        }
+    }
+    let model: Items = model.into_iter().collect();
+    assert_eq!(items(&runtime, &disk, &engine, P1), model);
+    runtime.pass(&disk, Duration::from_millis(20));
+    assert!(engine.statistics().segments_live <= 7, "{}", engine.statistics().segments_live);
+    let disk = disk.cut_power(|_, _, _| false);
+    let runtime = TestRuntime::new(2);
+    let (engine, recovery) = open(&runtime, &disk, config()).unwrap();
+    let found = &recovery.partitions[0];
+    assert_eq!((found.last_slot, found.begun.as_deref()), (Slot(400), Some(&b"state 360"[..])));
+    assert_eq!(found.applied.slot, Slot(360));
+    engine.apply_to(P1, Slot(400));
+    assert_eq!(items(&runtime, &disk, &engine, P1), model);
 }
 
 #[test]

@@ -11,8 +11,7 @@ mod common;
 use common::*;
 use evenkeel_model::{Generation, PartitionId, Slot};
 use evenkeel_storage::{
-    EngineConfig, OpenError, Operation, PartitionError, Pinned, RecoveredPartition, Recovery, Refused,
-    Runtime,
+    EngineConfig, OpenError, Operation, PartitionError, RecoveredPartition, Recovery, Refused, Runtime,
     memory::{Append, MemoryDisk, Random, TestRuntime},
 };
 use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
@@ -95,7 +94,7 @@ struct World {
     /// How many of `facts` are acknowledged.
     acknowledged: Rc<RefCell<usize>>,
     applied: BTreeMap<PartitionId, Slot>,
-    pins: Vec<(Pinned, ModelPartition)>,
+    pins: Vec<(TestPinned, ModelPartition)>,
     generation: u32,
     frames_seen: u64,
     sightings: Sightings,
@@ -291,7 +290,9 @@ impl World {
         }
         let index = self.random.below(self.pins.len() as u64) as usize;
         let (pinned, model) = self.pins.swap_remove(index);
-        let found: Items = pinned.iter_from(&[]).map(|(key, image)| (key.to_vec(), image.to_vec())).collect();
+        let page =
+            self.runtime.block_on(&self.disk, pinned.items_from(&[], usize::MAX)).expect("pages are whole");
+        let found: Items = page.items.iter().map(|(key, image)| (key.to_vec(), image.to_vec())).collect();
         assert_eq!(found, model.items.clone().into_iter().collect::<Items>());
     }
 

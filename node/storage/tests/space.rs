@@ -269,10 +269,11 @@ fn catalogue(trees: &Trees) -> Catalogue {
         generation: Generation(1),
         meta: Rc::from(&b"meta"[..]),
         applied: Slot(tree.leaves.len() as u64),
-        ballot: Ballot { round: 1, replica: 3 },
+        state: None,
+        promised: Ballot { round: 1, replica: 3 },
         timestamp: Timestamp(1000),
         checksum: 7,
-        log: LogPosition { segment: 1, offset: 4096 },
+        log: LogPosition { segment: 1, frame: 40 },
         root: Some(RootReference {
             page: tree.root,
             height: 1,

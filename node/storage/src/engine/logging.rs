@@ -72,7 +72,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let slot = entry.slot;
         partitions.counted(id, |partition| {
             pin(&mut log, partition, segment, slot);
-            partition.append(entry, checksum);
+            partition.append(entry, checksum, frame);
         });
         Ok(log.commits.wait(frame))
     }
@@ -107,15 +107,18 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         at: Position,
         chosen: Slot,
     ) -> Result<Durable, Refused> {
-        let partitions = self.inner.partitions.borrow();
+        let mut partitions = self.inner.partitions.borrow_mut();
         let mut log = self.inner.log.borrow_mut();
         if let Some(reason) = log.stopped() {
             return Ok(log.commits.refused(reason));
         }
-        let generation = partitions.get(id).expect(HERE).generation;
-        let header = RecordHeader { ballot, chosen, ..control_record(id, generation, kind, at.slot) };
-        let (frame, _) =
+        let partition = partitions.get_mut(id).expect(HERE);
+        let header =
+            RecordHeader { ballot, chosen, ..control_record(id, partition.generation, kind, at.slot) };
+        let (frame, segment) =
             write(&mut log, &header, at.checksum, 0, |_| ()).map_err(|full| self.refuse(full))?;
+        pin(&mut log, partition, segment, Slot(0));
+        partition.note_promise(ballot);
         Ok(log.commits.wait(frame))
     }
 
@@ -145,8 +148,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             write(&mut log, &header, 0, bytes, |payload| write_payload(payload, &items, &[]))
                 .map_err(|refused| self.refuse(refused))?;
         partitions.counted(id, |partition| {
-            pin(&mut log, partition, segment, slot);
-            partition.stage(number, items);
+            pin(&mut log, partition, segment, Slot(0));
+            partition.stage(segment, number, items);
         });
         Ok(log.commits.wait(frame))
     }
@@ -179,7 +182,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         .map_err(|refused| self.refuse(refused))?;
         partitions.counted(id, |partition| {
             pin(&mut log, partition, segment, base.slot);
-            partition.begin(base, timestamp);
+            partition.begin(base, timestamp, frame);
         });
         Ok(log.commits.wait(frame))
     }
@@ -188,6 +191,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// applied already, and a partition dropped meanwhile, are passed over. `visit` must not call the engine.
     pub fn apply(&self, id: PartitionId, slot: Slot, visit: impl FnMut(&Entry)) {
         self.inner.partitions.borrow_mut().counted(id, |partition| partition.apply(slot, visit));
+        self.wake_upkeep();
     }
 
     /// How many bytes of applied entries a partition keeps in memory, for others to catch up by.

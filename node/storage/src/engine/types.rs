@@ -2,6 +2,7 @@
 
 use crate::{
     disk::FileId,
+    space::PagesConfig,
     wal::{
         WalConfig,
         record::{RecordHeader, RecordKind, entry_checksum},
@@ -23,8 +24,29 @@ pub struct EngineConfig {
     pub wal: WalConfig,
     /// Memory budget of all in-memory tables together.
     pub table_bytes_max: u64,
+    /// The page file and its cache.
+    pub pages: PageSettings,
     /// For how long, in the entries' own time, recovery keeps applied entries with a note for their owner.
     pub notes_ns: u64,
+}
+
+/// How the trees of a shard are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageSettings {
+    /// The page file grows by this much, a multiple of 4096 above 256 KiB.
+    pub step_bytes: u64,
+    /// And to at most this.
+    pub bytes_max: u64,
+    /// Memory of the page cache.
+    pub cache_bytes: u64,
+}
+
+impl EngineConfig {
+    pub(crate) fn pages(&self) -> PagesConfig {
+        let PageSettings { step_bytes, bytes_max, cache_bytes } = self.pages;
+        let EngineConfig { cluster, node, shard, .. } = *self;
+        PagesConfig { cluster, node, shard, step_bytes, bytes_max, cache_bytes }
+    }
 }
 
 /// What was found in the log.

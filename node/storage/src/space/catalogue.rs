@@ -14,9 +14,9 @@
 //!                 12   4  meta bytes
 //!                 16   8  applied slot
 //!                 24   8  round, and
-//!                 32   4    replica of that entry's ballot
-//!                 36   4  segment, and
-//!                 40   8    offset in it, of the first log record not in the tree
+//!                 32   4    replica of the greatest ballot promised
+//!                 36   4  oldest log segment that is read for it
+//!                 40   8  sequence of the log frame that the applied entry is in
 //!                 48   8  timestamp of the applied entry
 //!                 56  16  checksum of the applied entry, which chains the log
 //!                 72   8  root: first block; all of the root is 0 while there is no tree
@@ -28,7 +28,13 @@
 //!                104   8    item count
 //!                112   8    item bytes
 //!                120  16    content hash
-//!                136      meta
+//!                136   8  state: first block; all of it is 0 while there is none
+//!                144   4    blocks
+//!                148   4    reserved, zero
+//!                152   8    checksum of the blocks
+//!                160   4    bytes; the rest of the blocks is zero
+//!                164   4    reserved, zero
+//!                168      meta
 //!                free runs: their number, then of each the distance from the end of the one before
 //!                and the length, as variable integers of 7 bits a byte
 //!                zeros
@@ -56,15 +62,19 @@ pub const CATALOGUE_MAGIC: u32 = 0x454B_4354;
 pub const CATALOGUE_VERSION: u32 = 1;
 
 const HEADER_BYTES: usize = 32;
-const PARTITION_BYTES: usize = 136;
+const PARTITION_BYTES: usize = 168;
+const ROOT_BYTES: usize = 64;
+const STATE_BYTES: usize = 32;
+const STATE_AT: usize = PARTITION_BYTES - STATE_BYTES;
 
-/// A place in the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a partition stands in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogPosition {
-    /// Place of the segment in the log's order.
+    /// The oldest segment that holds records which the tree does not.
     pub segment: u32,
-    /// Offset in the segment.
-    pub offset: u64,
+    /// The frame with the record of the applied entry; 0 if there is none. Entries before it are of no
+    /// use, even those of later slots: the applied one was written over them.
+    pub frame: u64,
 }
 
 /// A partition's tree.
@@ -82,6 +92,15 @@ pub struct RootReference {
     pub content_hash: u128,
 }
 
+/// What a partition's owner knew at a slot, in blocks of its own: no flip writes it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateReference {
+    /// The blocks.
+    pub page: PageReference,
+    /// How many bytes of them it is.
+    pub bytes: u32,
+}
+
 /// A partition as a flip makes it durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CataloguedPartition {
@@ -91,10 +110,12 @@ pub struct CataloguedPartition {
     pub generation: Generation,
     /// What its owner wants to know of it.
     pub meta: Rc<[u8]>,
+    /// What its owner knew when that slot was applied, beside the items.
+    pub state: Option<StateReference>,
     /// The last slot that is in the tree.
     pub applied: Slot,
-    /// The ballot of that slot's entry.
-    pub ballot: Ballot,
+    /// The greatest ballot promised.
+    pub promised: Ballot,
     /// The timestamp of that slot's entry.
     pub timestamp: Timestamp,
     /// The checksum of that slot's entry, which chains the log behind it.
@@ -167,9 +188,11 @@ impl Catalogue {
             partitions.push(partition);
         }
         let free = Extents::decode_free(reader, blocks_total)?;
-        for root in partitions.iter().filter_map(|partition| partition.root) {
-            if free.overlaps(&root.page.extent.into()) {
-                return Err(reader.fault("free run", root.page.extent.first_block));
+        let root = |partition: &CataloguedPartition| partition.root.map(|root| root.page.extent);
+        let state = |partition: &CataloguedPartition| partition.state.map(|state| state.page.extent);
+        for extent in partitions.iter().flat_map(|one| [root(one), state(one)]).flatten() {
+            if free.overlaps(&extent.into()) {
+                return Err(reader.fault("free run", extent.first_block));
             }
         }
         reader.rest_is_zero("rest of the catalogue")?;
@@ -187,23 +210,24 @@ impl CataloguedPartition {
         bytes.extend(self.generation.0.to_le_bytes());
         bytes.extend(meta_bytes.to_le_bytes());
         bytes.extend(self.applied.0.to_le_bytes());
-        bytes.extend(self.ballot.round.to_le_bytes());
-        bytes.extend(self.ballot.replica.to_le_bytes());
+        bytes.extend(self.promised.round.to_le_bytes());
+        bytes.extend(self.promised.replica.to_le_bytes());
         bytes.extend(self.log.segment.to_le_bytes());
-        bytes.extend(self.log.offset.to_le_bytes());
+        bytes.extend(self.log.frame.to_le_bytes());
         bytes.extend(self.timestamp.0.to_le_bytes());
         bytes.extend(self.checksum.to_le_bytes());
         if let Some(root) = &self.root {
-            let Extent { first_block, blocks } = root.page.extent;
-            bytes.extend(first_block.to_le_bytes());
-            bytes.extend(blocks.to_le_bytes());
-            bytes.extend([0; 4]);
-            bytes.extend(root.page.checksum.to_le_bytes());
+            encode_page(root.page, bytes);
             bytes.extend(root.height.to_le_bytes());
             bytes.extend([0; 4]);
             bytes.extend(root.item_count.to_le_bytes());
             bytes.extend(root.item_bytes.to_le_bytes());
             bytes.extend(root.content_hash.to_le_bytes());
+        }
+        bytes.resize(start + STATE_AT, 0);
+        if let Some(state) = &self.state {
+            encode_page(state.page, bytes);
+            bytes.extend(state.bytes.to_le_bytes());
         }
         bytes.resize(start + PARTITION_BYTES, 0);
         bytes.extend(&self.meta[..]);
@@ -217,18 +241,52 @@ impl CataloguedPartition {
             return Err(reader.fault("meta bytes", meta_bytes as u64));
         }
         let applied = Slot(reader.u64("applied slot")?);
-        let ballot = Ballot { round: reader.u64("ballot")?, replica: reader.u32("ballot")? };
-        let log = LogPosition { segment: reader.u32("segment")?, offset: reader.u64("log offset")? };
+        let promised = Ballot { round: reader.u64("ballot")?, replica: reader.u32("ballot")? };
+        let log = LogPosition { segment: reader.u32("segment")?, frame: reader.u64("log frame")? };
         let timestamp = Timestamp(reader.u64("timestamp")?);
         let checksum = reader.u128("checksum")?;
         let root = decode_root(reader, blocks_total)?;
+        let state = decode_state(reader, blocks_total)?;
         let meta = Rc::from(reader.take(meta_bytes, "meta")?);
-        Ok(CataloguedPartition { id, generation, meta, applied, ballot, timestamp, checksum, log, root })
+        Ok(CataloguedPartition {
+            id,
+            generation,
+            meta,
+            state,
+            applied,
+            promised,
+            timestamp,
+            checksum,
+            log,
+            root,
+        })
     }
 }
 
+fn encode_page(page: PageReference, bytes: &mut Vec<u8>) {
+    let Extent { first_block, blocks } = page.extent;
+    bytes.extend(first_block.to_le_bytes());
+    bytes.extend(blocks.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(page.checksum.to_le_bytes());
+}
+
+fn decode_state(reader: &mut Reader<'_>, blocks_total: u64) -> Result<Option<StateReference>, DecodeFault> {
+    let bytes = reader.take(STATE_BYTES, "state")?;
+    if bytes.iter().all(|byte| *byte == 0) {
+        return Ok(None);
+    }
+    let state = &mut Reader::new(bytes);
+    let page = read_reference(state, blocks_total)?;
+    let bytes = state.u32("state bytes")?;
+    state.expect_u32(0, "reserved field")?;
+    if bytes as usize > page.extent.bytes() {
+        return Err(state.fault("state bytes", bytes.into()));
+    }
+    Ok(Some(StateReference { page, bytes }))
+}
+
 fn decode_root(reader: &mut Reader<'_>, blocks_total: u64) -> Result<Option<RootReference>, DecodeFault> {
-    const ROOT_BYTES: usize = 64;
     let bytes = reader.take(ROOT_BYTES, "root")?;
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(None);

@@ -16,15 +16,23 @@ fn partition(id: u64, meta: &[u8], root: bool) -> CataloguedPartition {
         item_bytes: 0x9192_9394_9596,
         content_hash: 0xA0A1_A2A3_A4A5_A6A7_A8A9_AAAB_ACAD_AEAF,
     });
+    let state = root.map(|_| StateReference {
+        page: PageReference {
+            extent: Extent { first_block: 200 + id, blocks: 2 },
+            checksum: 0xB1B2_B3B4_B5B6_B7B8,
+        },
+        bytes: 5000,
+    });
     CataloguedPartition {
         id: PartitionId(id),
         generation: Generation(0x2122_2324),
         meta: Rc::from(meta),
         applied: Slot(0x3132_3334_3536_3738),
-        ballot: Ballot { round: 0x4142_4344_4546_4748, replica: 0x4950_5152 },
+        state,
+        promised: Ballot { round: 0x4142_4344_4546_4748, replica: 0x4950_5152 },
         timestamp: Timestamp(0x5152_5354_5556_5758),
         checksum: 0x6061_6263_6465_6667_6869_6A6B_6C6D_6E6F,
-        log: LogPosition { segment: 0x1112_1314, offset: 0x0102_0304 },
+        log: LogPosition { segment: 0x1112_1314, frame: 0x0102_0304 },
         root,
     }
 }
@@ -57,13 +65,17 @@ fn the_bytes_of_version_1_are_frozen() {
                   01000000000000007877767574737271\
                   02000000000000008483828100000000\
                   9695949392910000afaeadacabaaa9a8\
-                  a7a6a5a4a3a2a1a0\
+                  a7a6a5a4a3a2a1a0cf00000000000000\
+                  0200000000000000b8b7b6b5b4b3b2b1\
+                  8813000000000000\
                   6d657461\
                   09000000000000002423222100000000\
                   38373635343332314847464544434241\
                   52515049141312110403020100000000\
                   58575655545352516f6e6d6c6b6a6968\
                   6766656463626160\
+                  00000000000000000000000000000000\
+                  00000000000000000000000000000000\
                   00000000000000000000000000000000\
                   00000000000000000000000000000000\
                   00000000000000000000000000000000\
@@ -93,7 +105,7 @@ fn a_catalogue_that_contradicts_itself_is_refused() {
     let good = catalogue().encode(7, &extents());
     let twice = {
         let mut bytes = good.clone();
-        bytes[172] = 7;
+        bytes[204] = 7;
         bytes
     };
     assert_eq!(Catalogue::decode(&twice, 7, BLOCKS).unwrap_err().what, "order of partitions");

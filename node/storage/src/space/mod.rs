@@ -29,7 +29,7 @@ pub mod superblock;
 mod wait;
 
 pub use cache::{CacheCounts, Page, PageCache, PageError};
-pub use catalogue::{Catalogue, CataloguedPartition, LogPosition, RootReference};
+pub use catalogue::{Catalogue, CataloguedPartition, LogPosition, RootReference, StateReference};
 pub use codec::DecodeFault;
 pub use extents::{Extents, SpaceUsed};
 pub use free::ExtentSet;

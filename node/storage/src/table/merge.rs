@@ -1,11 +1,12 @@
-//! Generations of a table read as one: in key order, the newest image of each key, without deletions.
+//! Generations of a table read as one: in key order, what the newest one holds of each key.
 
+use super::generation::Held;
 use std::{collections::btree_map, rc::Rc};
 
 /// A part of one generation.
-pub(super) type Slice<'a> = btree_map::Range<'a, Rc<[u8]>, Option<Rc<[u8]>>>;
+pub(super) type Slice<'a> = btree_map::Range<'a, Rc<[u8]>, Held>;
 
-type Item<'a> = (&'a Rc<[u8]>, &'a Option<Rc<[u8]>>);
+type Item<'a> = (&'a Rc<[u8]>, &'a Held);
 
 /// The merged items of slices.
 pub(super) struct Merge<'a> {
@@ -23,9 +24,17 @@ impl<'a> Merge<'a> {
         };
         Merge { sources: slices.map(with_next).collect(), reverse }
     }
+}
 
-    /// The first item in order, deletions included; of equal keys the newest.
-    fn next_any(&mut self) -> Option<Item<'a>> {
+fn advance<'a>(slice: &mut Slice<'a>, reverse: bool) -> Option<Item<'a>> {
+    if reverse { slice.next_back() } else { slice.next() }
+}
+
+impl<'a> Iterator for Merge<'a> {
+    type Item = Item<'a>;
+
+    /// The first item in order; of equal keys the newest.
+    fn next(&mut self) -> Option<Item<'a>> {
         let heads = self.sources.iter().filter_map(|(_, next)| *next);
         // Both pick the first of equal keys, which is the newest.
         let first = if self.reverse {
@@ -39,21 +48,5 @@ impl<'a> Merge<'a> {
             }
         }
         Some(first)
-    }
-}
-
-fn advance<'a>(slice: &mut Slice<'a>, reverse: bool) -> Option<Item<'a>> {
-    if reverse { slice.next_back() } else { slice.next() }
-}
-
-impl<'a> Iterator for Merge<'a> {
-    type Item = (&'a Rc<[u8]>, &'a Rc<[u8]>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let (key, Some(image)) = self.next_any()? {
-                return Some((key, image));
-            }
-        }
     }
 }

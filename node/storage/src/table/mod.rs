@@ -1,78 +1,83 @@
-//! The in-memory table of one partition: the newest image of each item, in key order.
+//! The in-memory table of one partition: what was applied since the last merge into its tree, in key
+//! order.
 //!
 //! It consists of generations: one *active*, that changes are applied to, over at most a few *frozen*
-//! ones that never change. A newer generation hides an older one; a deletion is kept as a mark only
-//! while there is something below that it may hide. Pinning freezes the active generation and shares
-//! the frozen ones, so a pinned state costs nothing until items change. When nobody holds a frozen
-//! generation any more, the active one is folded into it, a few items with each apply, until there is
-//! one generation again: no moment pays for all.
+//! ones that never change. A newer generation hides an older one, and all hide the tree; a deletion is
+//! kept as a mark while there is something below that it may hide. Pinning freezes the active generation
+//! and shares the frozen ones, so a pinned state costs nothing until items change; a merge reads pinned
+//! generations and, when the tree has them, takes them off the bottom. A frozen generation that nobody
+//! holds any more has the active one folded into it, a few items with each apply, until they are one
+//! again: no moment pays for all.
 //!
-//! It knows nothing of slots, of the log or of budgets.
+//! It knows nothing of slots, of the log, of budgets or of what the tree holds.
 
+mod generation;
 mod merge;
 
-use crate::{error::TooManyFrozen, limits::FROZEN_GENERATIONS_MAX};
+pub(crate) use generation::{Held, held_bytes};
+
+use crate::{engine::Counts, error::TooManyFrozen, limits::FROZEN_GENERATIONS_MAX};
 use evenkeel_model::Slot;
+use generation::Generation;
 use merge::Merge;
-use std::{collections::BTreeMap, ops::Bound, rc::Rc};
+use std::rc::Rc;
 
 /// Items folded with each change that is applied. More than one, so that folding ends.
 const FOLDED_PER_CHANGE: usize = 4;
 /// How often as many items are folded by a pin that would be refused.
 const FOLDS_PER_PIN: usize = 1024;
 
-/// Keys and images; none marks a deletion that may hide an item in an older generation.
-type Generation = BTreeMap<Rc<[u8]>, Option<Rc<[u8]>>>;
-
 /// A table.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     active: Generation,
-    /// Oldest first. The oldest holds no marks of deletions.
+    /// Oldest first. Without a tree below, the oldest holds no marks of deletions.
     frozen: Vec<Rc<Generation>>,
+    /// Whether there is a tree below.
+    has_tree: bool,
 }
 
 impl Table {
-    /// The image of `key`.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Rc<[u8]>> {
+    /// What the generations say of `key`; none if they say nothing, and the tree is to be asked.
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Held> {
         let frozen = self.frozen.iter().rev().map(Rc::as_ref);
-        std::iter::once(&self.active).chain(frozen).find_map(|generation| generation.get(key))?.as_ref()
+        std::iter::once(&self.active).chain(frozen).find_map(|generation| generation.get(key))
     }
 
-    /// Makes `image` the image of `key`; returns the one it replaces.
-    pub(crate) fn put(&mut self, key: Rc<[u8]>, image: Rc<[u8]>) -> Option<Rc<[u8]>> {
-        let hidden = self.frozen_image(&key);
-        let replaced = self.active.insert(key, Some(image)).unwrap_or(hidden);
-        self.fold();
-        replaced
+    /// What a change of `key` would give back: what is frozen stays.
+    pub(crate) fn replaceable_bytes(&self, key: &[u8]) -> u64 {
+        self.active.get(key).map_or(0, |held| held_bytes(key, held.as_deref()))
     }
 
-    /// Removes `key`; returns the image it had.
-    pub(crate) fn delete(&mut self, key: Rc<[u8]>) -> Option<Rc<[u8]>> {
-        if self.frozen.is_empty() {
-            return self.active.remove(&key).flatten();
+    /// Whether a deletion leaves a mark.
+    pub(crate) fn keeps_marks(&self) -> bool {
+        self.has_tree || !self.frozen.is_empty()
+    }
+
+    /// Makes `image` what is held of `key`.
+    pub(crate) fn change(&mut self, key: Rc<[u8]>, image: Held) {
+        let below = self.frozen.iter().rev().find_map(|generation| generation.get(&key));
+        let known = self.active.get(&key).or(below);
+        let change = Counts::change(known, image.as_ref(), self.has_tree);
+        if image.is_none() && !self.keeps_marks() {
+            self.active.remove(&key);
+        } else {
+            self.active.insert(key, image);
         }
-        let hidden = self.frozen_image(&key);
-        let replaced = self.active.insert(key, None).unwrap_or(hidden);
+        self.active.count(change);
         self.fold();
-        replaced
     }
 
-    /// The image of `key` below the active generation.
-    fn frozen_image(&self, key: &[u8]) -> Option<Rc<[u8]>> {
-        self.frozen.iter().rev().find_map(|generation| generation.get(key))?.clone()
-    }
-
-    /// The items of a range, in order or in reverse order.
+    /// What is held of a range, in order or in reverse order, marks of deletions included.
     pub(crate) fn range<'a>(
         &'a self,
         lower: &'a [u8],
         upper: Option<&'a [u8]>,
         reverse: bool,
-    ) -> impl Iterator<Item = (&'a Rc<[u8]>, &'a Rc<[u8]>)> {
+    ) -> impl Iterator<Item = (&'a Rc<[u8]>, &'a Held)> {
         let frozen = self.frozen.iter().rev().map(Rc::as_ref);
         let generations = std::iter::once(&self.active).chain(frozen);
-        Merge::new(generations.filter_map(|generation| slice(generation, lower, upper)), reverse)
+        Merge::new(generations.filter_map(|generation| generation.slice(lower, upper)), reverse)
     }
 
     /// The present state, which was applied up to `slot`. With too many frozen generations it folds a part
@@ -93,23 +98,54 @@ impl Table {
         Ok(Pinned { generations: self.frozen.clone(), slot })
     }
 
+    /// Whether the generations of `pinned` are the bottom of the table.
+    pub(crate) fn holds(&self, pinned: &Pinned) -> bool {
+        let same = |(ours, theirs): (&Rc<Generation>, &Rc<Generation>)| Rc::ptr_eq(ours, theirs);
+        let count = pinned.generations.len();
+        count <= self.frozen.len() && self.frozen.iter().zip(&pinned.generations).all(same)
+    }
+
+    /// Drops what a merge has put into the tree: exactly the generations of `pinned`.
+    pub(crate) fn merged(&mut self, pinned: Pinned) {
+        assert!(self.holds(&pinned), "what was merged is the bottom of the table");
+        self.frozen.drain(..pinned.generations.len());
+        self.has_tree = true;
+    }
+
+    /// From here on there is a tree below.
+    pub(crate) fn put_over_tree(&mut self) {
+        self.has_tree = true;
+    }
+
     /// Items and marks of deletions held.
     pub(crate) fn len(&self) -> usize {
         self.active.len() + self.frozen.iter().map(|generation| generation.len()).sum::<usize>()
     }
 
+    /// Memory that the generations take, as budgets count it.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.active.bytes() + self.frozen.iter().map(|generation| generation.bytes()).sum::<u64>()
+    }
+
+    /// What the table adds to the tree: an estimate as long as a key may or may not be in the tree.
+    pub(crate) fn counts_over(&self, tree: Counts) -> Counts {
+        let frozen = self.frozen.iter().map(Rc::as_ref);
+        frozen.chain([&self.active]).fold(tree, |counts, generation| generation.counts_over(counts))
+    }
+
     /// Moves a few items into the newest frozen generation, if nobody else holds it.
     fn fold(&mut self) {
-        let bottom = self.frozen.len() == 1;
+        let bottom = self.frozen.len() == 1 && !self.has_tree;
         let Some(below) = self.frozen.last_mut().and_then(Rc::get_mut) else { return };
         for _ in 0..FOLDED_PER_CHANGE {
             match self.active.pop_first() {
-                Some((key, None)) if bottom => drop(below.remove(&key)),
-                Some((key, image)) => drop(below.insert(key, image)),
+                Some((key, None)) if bottom => below.remove(&key),
+                Some((key, image)) => below.insert(key, image),
                 None => break,
             }
         }
         if self.active.is_empty() {
+            below.take_counts(&self.active);
             let below = self.frozen.pop().expect("there is one");
             self.active = Rc::into_inner(below).expect("nobody else holds it");
         }
@@ -118,29 +154,31 @@ impl Table {
 
 /// A state of a table that later changes do not touch.
 #[derive(Clone, Debug)]
-pub struct Pinned {
+pub(crate) struct Pinned {
     generations: Vec<Rc<Generation>>,
     slot: Slot,
 }
 
 impl Pinned {
     /// The last slot applied to it.
-    pub fn slot(&self) -> Slot {
+    pub(crate) fn slot(&self) -> Slot {
         self.slot
     }
 
-    /// The items in key order from `lower` (inclusive) on.
-    pub fn iter_from<'a>(&'a self, lower: &'a [u8]) -> impl Iterator<Item = (&'a Rc<[u8]>, &'a Rc<[u8]>)> {
-        let generations = self.generations.iter().rev();
-        Merge::new(generations.filter_map(|generation| slice(generation, lower, None)), false)
+    /// Whether nothing was held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.generations.is_empty()
     }
-}
 
-/// The part of a generation in a range, unless the range is empty.
-fn slice<'a>(generation: &'a Generation, lower: &[u8], upper: Option<&[u8]>) -> Option<merge::Slice<'a>> {
-    let end = upper.map_or(Bound::Unbounded, Bound::Excluded);
-    let empty = upper.is_some_and(|upper| upper <= lower);
-    (!empty).then(|| generation.range::<[u8], _>((Bound::Included(lower), end)))
+    /// What is held of a range in key order, marks of deletions included.
+    pub(crate) fn range<'a>(
+        &'a self,
+        lower: &'a [u8],
+        upper: Option<&'a [u8]>,
+    ) -> impl Iterator<Item = (&'a Rc<[u8]>, &'a Held)> {
+        let generations = self.generations.iter().rev();
+        Merge::new(generations.filter_map(|generation| generation.slice(lower, upper)), false)
+    }
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@
 //!     88      4  offset               of the frame in its segment
 //!     92      4  oldest segment       those before it are released
 //!     96      4  node
-//!    100     12  reserved, zero
+//!    100      4  reserved, zero
+//!    104      8  flip                 last flip of the page file known durable
 //!    112     16  checksum             xxh3-128 of the whole frame with this field zero
 //!    128         records
 //! ```
@@ -77,6 +78,9 @@ pub struct FrameHeader {
     pub oldest_segment: u32,
     /// The node.
     pub node: NodeId,
+    /// The last flip of the page file known durable when the frame was built: a page file that holds an
+    /// older one was lost.
+    pub flip: u64,
 }
 
 /// Why bytes are not a frame of this version.
@@ -131,7 +135,8 @@ pub fn seal(header: &FrameHeader, frame: &mut [u8]) -> u128 {
     put(frame, 88, header.offset.to_le_bytes());
     put(frame, 92, header.oldest_segment.to_le_bytes());
     put(frame, 96, header.node.0.to_le_bytes());
-    put(frame, 100, [0; 12]);
+    put(frame, 100, [0; 4]);
+    put(frame, 104, header.flip.to_le_bytes());
     put(frame, CHECKSUM_AT, [0; 16]);
     let checksum = xxh3_128_with_seed(frame, seed(header.run, header.segment));
     put(frame, CHECKSUM_AT, checksum.to_le_bytes());
@@ -214,6 +219,7 @@ pub fn open(frame: &[u8]) -> Result<(FrameHeader, u128), FrameFault> {
         offset: claimed.offset,
         oldest_segment: u32_at(frame, 92),
         node: NodeId(u32_at(frame, 96)),
+        flip: u64_at(frame, 104),
     };
     Ok((header, found))
 }
@@ -280,6 +286,7 @@ mod tests {
             offset: 0x5000,
             oldest_segment: 7,
             node: NodeId(0x61626364),
+            flip: 0x7172737475767778,
         }
     }
 
@@ -294,10 +301,10 @@ mod tests {
                       38373635343332313637363534333231\
                       4f4e4d4c4b4a49484746454443424140\
                       10000000010000000050000007000000\
-                      64636261000000000000000000000000";
+                      64636261000000007877767574737271";
         let hex: String = frame[..CHECKSUM_AT].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, golden);
-        assert_eq!(format!("{checksum:032x}"), "af260d95898b549d3282b9843373d169");
+        assert_eq!(format!("{checksum:032x}"), "69175dd278de5ba7eaee5a2585686840");
         assert_eq!(u128_at(&frame, CHECKSUM_AT), checksum);
         assert_eq!(open(&frame), Ok((header(4096), checksum)));
     }

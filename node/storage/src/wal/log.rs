@@ -96,6 +96,10 @@ pub(crate) struct Log<D: Disk> {
     empty: Option<D::Buffer>,
     empty_place: Option<Place>,
     run_started: bool,
+    /// A frame is wanted for its word that segments are released.
+    release_wanted: bool,
+    /// The last flip of the page file known durable.
+    flip: u64,
     /// Segments that are no longer needed once a frame is durable: the word that a partition is gone.
     unpins: VecDeque<(u64, u32)>,
     closing: bool,
@@ -106,7 +110,8 @@ pub(crate) struct Log<D: Disk> {
 }
 
 impl<D: Disk> Log<D> {
-    /// A log behind the frame `last`, whose checksum is `previous`; everything up to it is durable.
+    /// A log behind the frame `last`, whose checksum is `previous`; everything up to it is durable, and so is
+    /// `flip` of the page file.
     pub(crate) fn new(
         disk: D,
         config: WalConfig,
@@ -114,6 +119,7 @@ impl<D: Disk> Log<D> {
         ring: SegmentRing,
         last: u64,
         previous: u128,
+        flip: u64,
     ) -> Self {
         Log {
             empty: Some(disk.buffer(BLOCK_BYTES)),
@@ -132,6 +138,8 @@ impl<D: Disk> Log<D> {
             quiet_since_ns: 0,
             empty_place: None,
             run_started: false,
+            release_wanted: false,
+            flip,
             unpins: VecDeque::new(),
             closing: false,
             finished: false,
@@ -245,11 +253,11 @@ impl<D: Disk> Log<D> {
             return None;
         }
         let uncovered = self.covered < self.to_cover;
-        let now = !self.run_started || (self.closing && uncovered);
+        let now = !self.run_started || self.release_wanted || (self.closing && uncovered);
         if !now && (self.closing || now_ns < self.idle_at_ns()) {
             return None;
         }
-        if self.run_started && !uncovered {
+        if self.run_started && !uncovered && !self.release_wanted {
             let place = self.empty_place?;
             let buffer = self.empty.take().expect("the empty frame is not being written");
             self.flights[0] = Some(Flight::Again);
@@ -285,7 +293,9 @@ impl<D: Disk> Log<D> {
             offset: u32::try_from(place.offset).expect("segments are at most 4 GiB"),
             oldest_segment: self.ring.release(sequence),
             node: self.identity.node,
+            flip: self.flip,
         };
+        self.release_wanted = false;
         self.previous = frame::seal(&header, &mut buffer[..bytes]);
         self.covered = header.durable;
         self.run_started = true;
@@ -351,6 +361,16 @@ impl<D: Disk> Log<D> {
     /// Takes back a pin on `segment` once `frame` is durable.
     pub(crate) fn unpin_when_durable(&mut self, frame: u64, segment: u32) {
         self.unpins.push_back((frame, segment));
+    }
+
+    /// Takes note that a flip of the page file is durable, and has the log say soon which segments that
+    /// has released.
+    pub(crate) fn flipped(&mut self, flip: u64) {
+        self.flip = flip;
+        if self.ring.can_release() {
+            self.release_wanted = true;
+            self.wake_writer();
+        }
     }
 
     /// Write what is there, cover it, and end.

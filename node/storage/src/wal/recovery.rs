@@ -60,12 +60,23 @@ pub(crate) struct Found {
     pub(crate) frames: u64,
     /// Their bytes.
     pub(crate) bytes: u64,
+    /// The last flip of the page file that a frame knows durable.
+    pub(crate) flip: u64,
 }
 
-/// Takes the records of the log, in order, with the segment they are in.
+/// Where a record stands in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecordPlace {
+    /// The segment.
+    pub(crate) segment: u32,
+    /// Sequence of the frame.
+    pub(crate) frame: u64,
+}
+
+/// Takes the records of the log, in order.
 pub(crate) trait Replay {
     /// One record. A fault names what this program does not know, or what cannot be.
-    fn record(&mut self, segment: u32, record: &RecordView<'_>) -> Result<(), ReplayFault>;
+    fn record(&mut self, at: RecordPlace, record: &RecordView<'_>) -> Result<(), ReplayFault>;
 }
 
 /// A record that cannot be replayed.
@@ -204,6 +215,7 @@ impl<D: Disk> Recovery<D> {
             cut: None,
             frames: 0,
             bytes: 0,
+            flip: 0,
         };
         let Some(start) = self.oldest_needed().await? else {
             let files = self.files.clone();
@@ -227,6 +239,7 @@ impl<D: Disk> Recovery<D> {
                 self.replay_frame(&at, &header, replay).await?;
                 oldest = oldest.max(header.oldest_segment);
                 found.frames += 1;
+                found.flip = found.flip.max(header.flip);
                 found.bytes += u64::from(header.frame_bytes);
                 at.pass(&header, checksum);
             } else if let Some(head) = self.next_segment(&at) {
@@ -319,13 +332,14 @@ impl<D: Disk> Recovery<D> {
         let (file, offset) = (at.head.file, at.offset);
         let bytes = self.reader.piece(file, offset, header.frame_bytes as usize).await?;
         let mut rest = &bytes[frame::FRAME_HEADER_BYTES..][..header.records_bytes as usize];
+        let place = RecordPlace { segment: header.segment, frame: header.sequence };
         let mut count = 0u64;
         let mut result = Ok(());
         while !rest.is_empty() && result.is_ok() {
             result = read_record(rest).map_err(ReplayFault::from).and_then(|(record, taken)| {
                 rest = &rest[taken..];
                 count += 1;
-                replay.record(header.segment, &record)
+                replay.record(place, &record)
             });
         }
         if result.is_ok() && count != u64::from(header.record_count) {

@@ -136,9 +136,14 @@ impl SegmentRing {
         self.offset + frame_bytes as u64 <= self.segment_bytes || !self.free.is_empty()
     }
 
+    /// Whether the next frame will release a segment.
+    pub(crate) fn can_release(&self) -> bool {
+        self.live.len() > 1 && self.live[0].pins == 0
+    }
+
     /// Releases the segments that nobody needs, by the word of `frame`, and returns the oldest that is kept.
     pub(crate) fn release(&mut self, frame: u64) -> u32 {
-        while self.live.len() > 1 && self.live[0].pins == 0 {
+        while self.can_release() {
             let gone = self.live.pop_front().expect("there are two");
             self.leaving.push_back((frame, gone.segment.file));
         }
@@ -210,6 +215,16 @@ impl SegmentRing {
     /// Bytes of the segments that hold the log, those not yet free to be overwritten included.
     pub(crate) fn bytes_used(&self) -> u64 {
         (self.live.len() + self.leaving.len()) as u64 * self.segment_bytes
+    }
+
+    /// The oldest segment that holds the log; none before the first frame.
+    pub(crate) fn oldest(&self) -> Option<u32> {
+        self.live.front().map(|live| live.segment.sequence)
+    }
+
+    /// Segments that may exist.
+    pub(crate) fn files_max(&self) -> usize {
+        self.files_max
     }
 
     pub(crate) fn live_count(&self) -> usize {

@@ -4,12 +4,14 @@
 
 use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
-    Durable, Engine, EngineConfig, Entry, OpenError, Operation, RangeQuery, Recovery, Refused, WalConfig,
+    Durable, Engine, EngineConfig, Entry, OpenError, Operation, PageSettings, RangeQuery, Recovery, Refused,
+    WalConfig,
     memory::{MemoryDisk, TestRuntime},
 };
 use std::{rc::Rc, time::Duration};
 
 pub type TestEngine = Engine<MemoryDisk, TestRuntime>;
+pub type TestPinned = evenkeel_storage::Pinned<MemoryDisk, TestRuntime>;
 pub type Items = Vec<(Vec<u8>, Vec<u8>)>;
 
 pub const P1: PartitionId = PartitionId(7);
@@ -33,6 +35,7 @@ pub fn config() -> EngineConfig {
             idle_frame_every: Duration::from_secs(1),
         },
         table_bytes_max: 1 << 30,
+        pages: PageSettings { step_bytes: 66 * 4096, bytes_max: 1 << 30, cache_bytes: 64 * 1024 },
         notes_ns: 1_000,
     }
 }

@@ -1,0 +1,434 @@
+//! Checkpoints: what tables hold goes into trees, flips make that durable, and the log lets go of it.
+//!
+//! ```text
+//! checkpoint(partition) ── freeze ── merge ── new root in memory ──┐
+//! checkpoint(partition) ── freeze ── merge ── new root in memory ──┼──► flip ── durable ──► segments free
+//! drop ──────────────────────────────────────────────────────────-┘
+//! ```
+//!
+//! Who owns the partitions asks what is [due](Engine::checkpoints_due), checkpoints each with what it knows of
+//! it at that moment, and flips. The log keeps a record until a durable flip stands in for it, and a flip
+//! waits until the log holds what its catalogue speaks of: each of the two can be read after the other.
+
+use super::Engine;
+use crate::{
+    disk::{BLOCK_BYTES, Disk},
+    error::{TooManyFrozen, WalFailed},
+    partition::Partition,
+    partitions::Gone,
+    runtime::Runtime,
+    space::{
+        Batch, CataloguedPartition, Finished, LogPosition, PageError, PageKind, RootReference, SpaceError,
+        StateReference,
+    },
+    table, tree,
+};
+use evenkeel_model::{Generation, PartitionId};
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    rc::Rc,
+    task::{Poll, Waker},
+    time::Duration,
+};
+
+/// A merge works at most this long before it lets others run.
+const SLICE_NS: u64 = 300_000;
+
+/// A checkpoint could not be made; everything is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// The partition is not here, or was dropped or replaced meanwhile.
+    #[error("partition {id} is not here any more")]
+    Gone {
+        /// The partition.
+        id: PartitionId,
+    },
+    /// One is under way.
+    #[error("partition {id} is being checkpointed already")]
+    UnderWay {
+        /// The partition.
+        id: PartitionId,
+    },
+    /// Too many states of the table are pinned.
+    #[error(transparent)]
+    Pinned(#[from] TooManyFrozen),
+    /// A page of the old tree could not be read.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// The page file takes nothing, for now or for good.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+    /// The log has stopped.
+    #[error(transparent)]
+    Log(#[from] WalFailed),
+}
+
+/// What checkpoints have done, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MergeCounts {
+    /// Merges whose tree took the place of the one before.
+    pub merges: u64,
+    /// Bytes of tables that they took up.
+    pub table_bytes: u64,
+    /// Flips that were made durable.
+    pub flips: u64,
+}
+
+/// Work of checkpoints that is under way.
+pub(super) struct Upkeep<D: Disk, R: Runtime> {
+    /// Merges that wait for a flip: their pages, and what of the log they stand in for.
+    finished: RefCell<Vec<Finished<D, R>>>,
+    /// Trimmed once the next flip is durable: partition, life, oldest segment that is still needed.
+    trims: RefCell<Vec<(PartitionId, Generation, u32)>>,
+    owner: RefCell<Option<Waker>>,
+    counts: Cell<MergeCounts>,
+    is_closed: Cell<bool>,
+}
+
+impl<D: Disk, R: Runtime> Default for Upkeep<D, R> {
+    fn default() -> Self {
+        Upkeep {
+            finished: RefCell::default(),
+            trims: RefCell::default(),
+            owner: RefCell::default(),
+            counts: Cell::default(),
+            is_closed: Cell::new(false),
+        }
+    }
+}
+
+/// A merge under way: what it began with.
+struct Merging {
+    id: PartitionId,
+    content: u64,
+    table: table::Pinned,
+    table_bytes: u64,
+    tree: Option<RootReference>,
+    /// What the last merge has made, if there was one.
+    replaced: Option<CataloguedPartition>,
+    /// What this one makes, but for its tree and state.
+    checkpoint: CataloguedPartition,
+    state: Rc<[u8]>,
+}
+
+impl<D: Disk, R: Runtime> Engine<D, R> {
+    /// Resolves with the partitions whose checkpoint would relieve tables or log, those first that would do so
+    /// most; with none if only a flip is due, and with nothing once the engine is closed.
+    pub async fn checkpoints_due(&self) -> Option<Vec<PartitionId>> {
+        poll_fn(|context| {
+            if self.inner.upkeep.is_closed.get() {
+                return Poll::Ready(None);
+            }
+            if let Some(due) = self.due() {
+                return Poll::Ready(Some(due));
+            }
+            *self.inner.upkeep.owner.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Whether tables or log are fuller than half.
+    fn pressed(&self) -> (bool, bool) {
+        let partitions = self.inner.partitions.borrow();
+        let log = self.inner.log.borrow();
+        let table = partitions.bytes() > partitions.bytes_max() / 2;
+        (table, 2 * log.ring.live_count() > log.ring.files_max())
+    }
+
+    fn due(&self) -> Option<Vec<PartitionId>> {
+        let (tables, segments) = self.pressed();
+        let partitions = self.inner.partitions.borrow();
+        let log = self.inner.log.borrow();
+        let current = log.ring.current();
+        let mut due: Vec<(u64, PartitionId)> = Vec::new();
+        if tables {
+            let each = partitions.ids().map(|(id, partition)| (partition.table.bytes(), id));
+            due.extend(each.filter(|(bytes, _)| *bytes > 0));
+            due.sort_by(|one, other| other.cmp(one));
+            let mut excess = partitions.bytes() - partitions.bytes_max() / 4;
+            let enough = due.iter().position(|(bytes, _)| {
+                excess = excess.saturating_sub(*bytes);
+                excess == 0
+            });
+            due.truncate(enough.map_or(due.len(), |last| last + 1));
+        }
+        if segments {
+            let middle = log.ring.oldest().map_or(current, |oldest| oldest + (current - oldest) / 2);
+            let holds = |partition: &Partition| {
+                let oldest = partition.oldest_segment().filter(|oldest| *oldest <= middle)?;
+                (partition.needed_behind_applied(current) > oldest).then_some(oldest)
+            };
+            let each = partitions.ids().filter_map(|(id, partition)| Some((holds(partition)?.into(), id)));
+            let mut holding: Vec<(u64, PartitionId)> = each.collect();
+            holding.sort_unstable();
+            holding.retain(|(_, id)| due.iter().all(|(_, other)| other != id));
+            due.append(&mut holding);
+        }
+        let flip = !partitions.gone.is_empty() || !self.inner.upkeep.trims.borrow().is_empty();
+        (flip || !due.is_empty()).then(|| due.into_iter().map(|(_, id)| id).collect())
+    }
+
+    /// Has the owner look whether anything is due, if it waits for that and it may be so.
+    pub(super) fn wake_upkeep(&self) {
+        let mut owner = self.inner.upkeep.owner.borrow_mut();
+        if owner.is_none() {
+            return;
+        }
+        let dropped = !self.inner.partitions.borrow().gone.is_empty();
+        if (dropped || matches!(self.pressed(), (true, _) | (_, true)))
+            && let Some(waker) = owner.take()
+        {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn close_upkeep(&self) {
+        self.inner.upkeep.is_closed.set(true);
+        if let Some(waker) = self.inner.upkeep.owner.take() {
+            waker.wake();
+        }
+    }
+
+    /// Merges what is applied into the tree, as of the moment of the call, together with what the owner knows
+    /// of the partition then. It counts once a [`flip`](Self::flip) is durable.
+    pub fn checkpoint(
+        &self,
+        id: PartitionId,
+        state: &[u8],
+    ) -> impl Future<Output = Result<(), CheckpointError>> + use<D, R> {
+        let begun = self.begin_merge(id, state).map(|merging| {
+            let generation = merging.checkpoint.generation;
+            (merging, UnderWay { engine: self.clone(), id, generation })
+        });
+        async move {
+            let (merging, under_way) = begun?;
+            under_way.engine.merge(merging).await
+        }
+    }
+
+    fn begin_merge(&self, id: PartitionId, state: &[u8]) -> Result<Merging, CheckpointError> {
+        let mut partitions = self.inner.partitions.borrow_mut();
+        let log = self.inner.log.borrow();
+        let partition = partitions.get_mut(id).ok_or(CheckpointError::Gone { id })?;
+        if partition.is_merging {
+            return Err(CheckpointError::UnderWay { id });
+        }
+        let table = partition.table.pin(partition.applied.slot)?;
+        partition.is_merging = true;
+        let segment = partition.needed_behind_applied(log.ring.current());
+        let checkpoint = CataloguedPartition {
+            id,
+            generation: partition.generation,
+            meta: partition.meta().into(),
+            state: None,
+            applied: partition.applied.slot,
+            promised: partition.promised(),
+            timestamp: partition.last_timestamp,
+            checksum: partition.applied.checksum,
+            log: LogPosition { segment, frame: partition.applied_frame },
+            root: None,
+        };
+        Ok(Merging {
+            id,
+            content: partition.content,
+            table_bytes: partition.table.bytes(),
+            table,
+            tree: partition.tree,
+            replaced: partition.checkpoint.clone(),
+            checkpoint,
+            state: Rc::from(state),
+        })
+    }
+
+    async fn merge(&self, mut merging: Merging) -> Result<(), CheckpointError> {
+        let pages = &self.inner.pages;
+        let mut batch = pages.batch();
+        let root = if merging.table.is_empty() {
+            merging.tree
+        } else {
+            tree::merge(pages, &mut batch, merging.tree, &merging.table, &self.pace()).await?
+        };
+        let replaced = merging.replaced.as_ref();
+        if let Some(old) = replaced.and_then(|replaced| replaced.root).filter(|_| merging.is_replacing()) {
+            tree::release(pages, &mut batch, &old).await?;
+        }
+        if let Some(old) = replaced.and_then(|replaced| replaced.state) {
+            batch.release(old.page.extent);
+        }
+        merging.checkpoint.root = root;
+        merging.checkpoint.state = write_state(&mut batch, &merging.state).await?;
+        let finished = batch.finish().await?;
+        self.end_merge(merging, finished)
+    }
+
+    /// The tree takes the place of the one before, all at once.
+    fn end_merge(&self, merging: Merging, finished: Finished<D, R>) -> Result<(), CheckpointError> {
+        let Merging { id, content, table, table_bytes, checkpoint, .. } = merging;
+        let mut partitions = self.inner.partitions.borrow_mut();
+        let same = |partition: &Partition| {
+            partition.generation == checkpoint.generation && partition.content == content
+        };
+        if !partitions.get(id).is_some_and(same) {
+            return Err(CheckpointError::Gone { id });
+        }
+        let upkeep = &self.inner.upkeep;
+        upkeep.trims.borrow_mut().push((id, checkpoint.generation, checkpoint.log.segment));
+        upkeep.finished.borrow_mut().push(finished);
+        partitions.counted(id, |partition| {
+            partition.table.merged(table);
+            partition.tree = checkpoint.root;
+            partition.checkpoint = Some(checkpoint);
+        });
+        upkeep.count(|counts| {
+            counts.merges += 1;
+            counts.table_bytes += table_bytes;
+        });
+        Ok(())
+    }
+
+    /// How a merge shares the core.
+    fn pace(&self) -> Pace<R> {
+        Pace { runtime: self.inner.runtime.clone(), since_ns: Cell::new(self.inner.runtime.now_ns()) }
+    }
+
+    /// Makes everything durable that merges have made, and lets go of what the log holds of it.
+    ///
+    /// # Errors
+    /// Nothing was done, and it may be called again; but after [`SpaceError::Failed`] and a failure of the log
+    /// to no avail.
+    pub async fn flip(&self) -> Result<(), CheckpointError> {
+        let upkeep = &self.inner.upkeep;
+        self.release_gone().await?;
+        // Nothing is awaited until all of one moment is in hand.
+        let (catalogue, frame, gone) = self.inner.partitions.borrow_mut().catalogue();
+        let (trims, mut finished) = (upkeep.trims.take(), upkeep.finished.take());
+        let durable = self.inner.log.borrow().commits.wait(frame);
+        let flipped = match durable.await {
+            Ok(()) => self.inner.pages.flip(&catalogue, &mut finished).await.map_err(CheckpointError::from),
+            Err(failed) => Err(failed.into()),
+        };
+        match flipped {
+            Ok(sequence) => {
+                self.let_go(sequence, &trims, &gone);
+                Ok(())
+            }
+            Err(error) => {
+                // What came meanwhile stays behind what was there before.
+                finished.append(&mut upkeep.finished.borrow_mut());
+                *upkeep.finished.borrow_mut() = finished;
+                upkeep.trims.borrow_mut().extend(trims);
+                self.inner.partitions.borrow_mut().gone.extend(gone);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives up the pages of partitions that were dropped.
+    async fn release_gone(&self) -> Result<(), CheckpointError> {
+        loop {
+            let next = self.inner.partitions.borrow_mut().next_unreleased();
+            let Some(checkpoint) = next else { return Ok(()) };
+            let mut batch = self.inner.pages.batch();
+            if let Some(root) = &checkpoint.root {
+                tree::release(&self.inner.pages, &mut batch, root).await?;
+            }
+            if let Some(state) = checkpoint.state {
+                batch.release(state.page.extent);
+            }
+            let finished = batch.finish().await?;
+            self.inner.upkeep.finished.borrow_mut().push(finished);
+            self.inner.partitions.borrow_mut().set_released(&checkpoint);
+        }
+    }
+
+    /// The log need not hold any more what flip `sequence` has made durable.
+    fn let_go(&self, sequence: u64, trims: &[(PartitionId, Generation, u32)], gone: &[Gone]) {
+        let mut partitions = self.inner.partitions.borrow_mut();
+        let mut log = self.inner.log.borrow_mut();
+        for &(id, generation, segment) in trims {
+            let Some(partition) = partitions.get_mut(id) else { continue };
+            if partition.generation != generation {
+                continue;
+            }
+            let before = partition.oldest_records_in();
+            partition.trim(segment);
+            partition.oldest_records_in().into_iter().for_each(|segment| log.ring.pin(segment));
+            before.into_iter().chain(partition.created_in.take()).for_each(|segment| log.ring.unpin(segment));
+        }
+        gone.iter().flat_map(|gone| &gone.segments).for_each(|&segment| log.ring.unpin(segment));
+        log.flipped(sequence);
+        self.inner.upkeep.count(|counts| counts.flips += 1);
+    }
+
+    /// What checkpoints have done.
+    pub fn merge_counts(&self) -> MergeCounts {
+        self.inner.upkeep.counts.get()
+    }
+}
+
+impl Merging {
+    /// Whether the content was replaced as a whole since the last merge: then nothing of its tree is left.
+    fn is_replacing(&self) -> bool {
+        let old = self.replaced.as_ref().and_then(|replaced| replaced.root);
+        old.is_some() && old != self.tree
+    }
+}
+
+impl<D: Disk, R: Runtime> Upkeep<D, R> {
+    fn count(&self, change: impl FnOnce(&mut MergeCounts)) {
+        let mut counts = self.counts.get();
+        change(&mut counts);
+        self.counts.set(counts);
+    }
+}
+
+/// Marks a partition as not being merged any more, however the merge ends.
+struct UnderWay<D: Disk, R: Runtime> {
+    engine: Engine<D, R>,
+    id: PartitionId,
+    generation: Generation,
+}
+
+impl<D: Disk, R: Runtime> Drop for UnderWay<D, R> {
+    fn drop(&mut self) {
+        let mut partitions = self.engine.inner.partitions.borrow_mut();
+        let same = |partition: &&mut Partition| partition.generation == self.generation;
+        if let Some(partition) = partitions.get_mut(self.id).filter(same) {
+            partition.is_merging = false;
+        }
+    }
+}
+
+/// How background work shares the core: after each slice of work as long a pause.
+pub(crate) struct Pace<R> {
+    runtime: R,
+    since_ns: Cell<u64>,
+}
+
+impl<R: Runtime> Pace<R> {
+    /// Called often: lets others run if the slice is used up.
+    pub(crate) async fn breathe(&self) {
+        let worked_ns = self.runtime.now_ns().saturating_sub(self.since_ns.get());
+        if worked_ns >= SLICE_NS {
+            self.runtime.sleep(Duration::from_nanos(worked_ns.min(10 * SLICE_NS))).await;
+            self.since_ns.set(self.runtime.now_ns());
+        }
+    }
+}
+
+/// Writes what an owner knew, in blocks of its own.
+async fn write_state<D: Disk, R: Runtime>(
+    batch: &mut Batch<D, R>,
+    state: &[u8],
+) -> Result<Option<StateReference>, SpaceError> {
+    let Ok(bytes) = u32::try_from(state.len()) else { panic!("what an owner knows fits into a frame") };
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let mut blocks = state.to_vec();
+    blocks.resize(state.len().next_multiple_of(BLOCK_BYTES), 0);
+    let page = batch.write(&blocks, PageKind::Leaf).await?;
+    Ok(Some(StateReference { page, bytes }))
+}
