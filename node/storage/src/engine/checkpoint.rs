@@ -18,8 +18,8 @@ use crate::{
     partitions::Gone,
     runtime::Runtime,
     space::{
-        Batch, CataloguedPartition, Finished, LogPosition, PageError, PageKind, RootReference, SpaceError,
-        StateReference,
+        Batch, CataloguedPartition, Detached, Finished, LogPosition, PageError, PageKind, RootReference,
+        SpaceError, StateReference, detach,
     },
     table, tree,
 };
@@ -81,6 +81,8 @@ pub(super) struct Upkeep<D: Disk, R: Runtime> {
     finished: RefCell<Vec<Finished<D, R>>>,
     /// Trimmed once the next flip is durable: partition, life, oldest segment that is still needed.
     trims: RefCell<Vec<(PartitionId, Generation, u32)>>,
+    /// The flip under way: one at a time, or an older catalogue could become the present one.
+    flipping: RefCell<Option<Detached<Result<(), CheckpointError>>>>,
     owner: RefCell<Option<Waker>>,
     counts: Cell<MergeCounts>,
     is_closed: Cell<bool>,
@@ -91,6 +93,7 @@ impl<D: Disk, R: Runtime> Default for Upkeep<D, R> {
         Upkeep {
             finished: RefCell::default(),
             trims: RefCell::default(),
+            flipping: RefCell::default(),
             owner: RefCell::default(),
             counts: Cell::default(),
             is_closed: Cell::new(false),
@@ -293,12 +296,31 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         Pace { runtime: self.inner.runtime.clone(), since_ns: Cell::new(self.inner.runtime.now_ns()) }
     }
 
-    /// Makes everything durable that merges have made, and lets go of what the log holds of it.
+    /// Makes everything durable that merges have made so far, and lets go of what the log holds of it. Dropping
+    /// the future does not stop it.
     ///
     /// # Errors
     /// Nothing was done, and it may be called again; but after [`SpaceError::Failed`] and a failure of the log
     /// to no avail.
     pub async fn flip(&self) -> Result<(), CheckpointError> {
+        let upkeep = &self.inner.upkeep;
+        loop {
+            let before = upkeep.flipping.borrow().clone();
+            let Some(before) = before else { break };
+            // How it went concerns its caller.
+            let _ = before.done().await;
+        }
+        let engine = self.clone();
+        let flipping = detach(&self.inner.runtime, async move {
+            let flipped = engine.flip_now().await;
+            *engine.inner.upkeep.flipping.borrow_mut() = None;
+            flipped
+        });
+        *upkeep.flipping.borrow_mut() = Some(flipping.clone());
+        flipping.done().await
+    }
+
+    async fn flip_now(&self) -> Result<(), CheckpointError> {
         let upkeep = &self.inner.upkeep;
         self.release_gone().await?;
         // Nothing is awaited until all of one moment is in hand.

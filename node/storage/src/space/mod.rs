@@ -36,6 +36,8 @@ pub use free::ExtentSet;
 pub use open::{OpenedPages, read_catalogue};
 pub use pages::{Batch, Finished, Pages, PagesConfig, Pin, SpaceError, WriteCounts};
 
+pub(crate) use wait::{Detached, detach};
+
 use crate::disk::BLOCK_BYTES;
 use std::fmt;
 

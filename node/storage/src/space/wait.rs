@@ -19,7 +19,7 @@ struct State<T> {
 
 /// A task that runs by itself. A clone waits for the same one.
 #[derive(Debug)]
-pub(super) struct Detached<T> {
+pub(crate) struct Detached<T> {
     state: Rc<RefCell<State<T>>>,
 }
 
@@ -30,7 +30,7 @@ impl<T> Clone for Detached<T> {
 }
 
 /// Runs `work` to its end, whoever waits.
-pub(super) fn detach<R: Runtime, T: 'static>(
+pub(crate) fn detach<R: Runtime, T: 'static>(
     runtime: &R,
     work: impl Future<Output = T> + 'static,
 ) -> Detached<T> {
@@ -50,7 +50,7 @@ pub(super) fn detach<R: Runtime, T: 'static>(
 
 impl<T: Clone> Detached<T> {
     /// Resolves with what the work came to.
-    pub(super) async fn done(&self) -> T {
+    pub(crate) async fn done(&self) -> T {
         poll_fn(|context| {
             let mut state = self.state.borrow_mut();
             if let Some(value) = &state.value {

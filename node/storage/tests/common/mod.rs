@@ -4,8 +4,8 @@
 
 use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
-    Durable, Engine, EngineConfig, Entry, OpenError, Operation, PageSettings, RangeQuery, Recovery, Refused,
-    WalConfig,
+    Durable, Engine, EngineConfig, Entry, OpenError, Operation, PageSettings, RangeQuery, ReadError,
+    Recovery, Refused, WalConfig,
     memory::{MemoryDisk, TestRuntime},
 };
 use std::{rc::Rc, time::Duration};
@@ -90,14 +90,24 @@ pub fn open(
 
 /// Everything in a partition, through pages of three.
 pub fn items(runtime: &TestRuntime, disk: &MemoryDisk, engine: &TestEngine, id: PartitionId) -> Items {
+    try_items(runtime, disk, engine, id).expect("the partition is there, and its pages are whole")
+}
+
+/// Everything in a partition, unless something of it cannot be read.
+pub fn try_items(
+    runtime: &TestRuntime,
+    disk: &MemoryDisk,
+    engine: &TestEngine,
+    id: PartitionId,
+) -> Result<Items, ReadError> {
     let mut found = Items::new();
     let mut lower = Vec::new();
     loop {
         let query = RangeQuery { lower, upper: None, reverse: false, items_max: 3, bytes_max: usize::MAX };
-        let page = runtime.block_on(disk, engine.range(id, query)).expect("the partition is there");
+        let page = runtime.block_on(disk, engine.range(id, query))?;
         found.extend(page.items.iter().map(|(key, image)| (key.to_vec(), image.to_vec())));
         if !page.more {
-            return found;
+            return Ok(found);
         }
         lower = found.last().expect("more items follow some").0.clone();
         lower.push(0);
