@@ -56,7 +56,7 @@ pub struct Partition<D: Disk, R: Runtime> {
     readers: RefCell<Vec<Waker>>,
     watching: RefCell<Vec<Waker>>,
     pub(crate) fetching: RefCell<Option<Fetch>>,
-    pub(crate) pins: Pins,
+    pub(crate) pins: Pins<D, R>,
 }
 
 impl<D: Disk, R: Runtime> Partition<D, R> {
@@ -181,6 +181,11 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// Which member this is.
     pub fn member(&self) -> MemberId {
         self.group.borrow().replica.member().id
+    }
+
+    /// What is to be known of it beside its items, as of what is applied.
+    pub(crate) fn state(&self) -> Rc<[u8]> {
+        self.group.borrow().state()
     }
 
     /// Hands leadership over, if this member has it.

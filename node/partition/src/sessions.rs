@@ -18,8 +18,9 @@ use std::rc::Rc;
 
 /// For how long outcomes are known, in entry time.
 pub const OUTCOMES_KEPT_NS: u64 = 30_000_000_000;
-/// Most bytes of outcomes of one partition; beyond them the oldest are forgotten.
-const OUTCOMES_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of outcomes of one partition; beyond them the oldest are forgotten. With what else is written
+/// down beside a snapshot they fit into a frame of the log.
+const OUTCOMES_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What an outcome takes besides its images.
 const OUTCOME_OVERHEAD_BYTES: usize = 192;
 

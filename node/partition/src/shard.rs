@@ -24,6 +24,9 @@ use std::time::Duration;
 /// The only member of a group with one.
 const SOLE_MEMBER: Member = Member { id: MemberId(1), kind: MemberKind::Storage };
 
+/// Pause before checkpoints that failed are tried again.
+const CHECKPOINT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
 /// The partitions that share one engine, on one core.
 pub struct Shard<D: Disk, R: Runtime> {
     core: Rc<Core<D, R>>,
@@ -42,6 +45,7 @@ impl<D: Disk, R: Runtime> Drop for Shard<D, R> {
     fn drop(&mut self) {
         self.core.journal.close();
         self.core.hub.close();
+        self.core.engine.stop_checkpoints();
     }
 }
 
@@ -70,6 +74,7 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
             shard.core.partitions.borrow_mut().insert(found.id, partition);
         }
         runtime.spawn(keep_time(Rc::downgrade(&shard.core), shard.core.hub.clone()));
+        runtime.spawn(keep_room(Rc::downgrade(&shard.core), shard.core.engine.clone(), runtime.clone()));
         Ok(shard)
     }
 
@@ -310,6 +315,26 @@ async fn keep_time<D: Disk, R: Runtime>(core: Weak<Core<D, R>>, hub: Rc<Hub<R>>)
                 })
                 .await;
             }
+        }
+    }
+}
+
+/// Checkpoints partitions when tables or log want it, until the shard is gone.
+async fn keep_room<D: Disk, R: Runtime>(core: Weak<Core<D, R>>, engine: Engine<D, R>, runtime: R) {
+    while let Some(due) = engine.checkpoints_due().await {
+        let mut failed = false;
+        for id in due {
+            let Some(core) = core.upgrade() else { return };
+            let partition = core.partitions.borrow().get(&id).cloned();
+            // One that is being created or dropped is looked at again.
+            let Some(partition) = partition else { continue };
+            let checkpoint = engine.checkpoint(id, &partition.state());
+            drop((core, partition));
+            failed |= checkpoint.await.is_err();
+        }
+        failed |= engine.flip().await.is_err();
+        if failed {
+            runtime.sleep(CHECKPOINT_AGAIN_AFTER).await;
         }
     }
 }

@@ -33,12 +33,12 @@ const PIN_FRESH_NS: u64 = 2_000_000_000;
 const PINS_MAX: usize = 2;
 
 /// States that others are copying.
-pub(crate) type Pins = RefCell<Vec<Pin>>;
+pub(crate) type Pins<D, R> = RefCell<Vec<Pin<D, R>>>;
 
-pub(crate) struct Pin {
+pub(crate) struct Pin<D: Disk, R: Runtime> {
     to: MemberId,
     base: Anchor,
-    pinned: Pinned,
+    pinned: Pinned<D, R>,
     end: SnapshotEnd,
     made_ns: u64,
     touched_ns: u64,
@@ -80,7 +80,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         let now_ns = self.hub.runtime.now_ns();
         let mut pins = self.pins.borrow_mut();
         pins.retain(|pin| pin.touched_ns.saturating_add(PIN_KEPT_NS) > now_ns);
-        let fresh = |pin: &Pin| pin.to == to && pin.made_ns.saturating_add(PIN_FRESH_NS) > now_ns;
+        let fresh = |pin: &Pin<D, R>| pin.to == to && pin.made_ns.saturating_add(PIN_FRESH_NS) > now_ns;
         if base.is_none() && !pins.iter().any(fresh) {
             pins.retain(|pin| pin.to != to);
             if pins.len() >= PINS_MAX {
@@ -89,16 +89,25 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             let Some(pin) = self.pin_for(to, now_ns) else { return };
             pins.push(pin);
         }
-        let wanted = |pin: &&mut Pin| pin.to == to && base.is_none_or(|slot| pin.base.slot == slot);
+        let wanted = |pin: &&mut Pin<D, R>| pin.to == to && base.is_none_or(|slot| pin.base.slot == slot);
         let Some(pin) = pins.iter_mut().find(wanted) else { return };
         pin.touched_ns = now_ns;
-        let (items, last) = piece_of(&pin.pinned, after);
-        let last = last.then(|| pin.end.clone());
-        let body = Body::Piece(Piece { base: pin.base, number, items, last });
-        self.send_body(&self.group.borrow(), to, body);
+        let (pinned, base, end) = (pin.pinned.clone(), pin.base, pin.end.clone());
+        let mut lower = after.map(<[u8]>::to_vec).unwrap_or_default();
+        if after.is_some() {
+            lower.push(0);
+        }
+        let this = self.this();
+        self.hub.runtime.spawn(async move {
+            // Whoever asked will ask again if a page could not be read.
+            let Ok(page) = pinned.items_from(&lower, PIECE_BYTES).await else { return };
+            let items = page.items.into_iter().map(|(key, image)| Operation::Put { key, image }).collect();
+            let last = (!page.more).then_some(end);
+            this.send_body(&this.group.borrow(), to, Body::Piece(Piece { base, number, items, last }));
+        });
     }
 
-    fn pin_for(&self, to: MemberId, now_ns: u64) -> Option<Pin> {
+    fn pin_for(&self, to: MemberId, now_ns: u64) -> Option<Pin<D, R>> {
         let group = self.group.borrow();
         if group.replica.member().kind != MemberKind::Storage {
             return None;
@@ -157,23 +166,6 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         self.tell(Input::Installed { base, configuration });
         self.group.borrow_mut().install = None;
     }
-}
-
-/// The items behind a key, as puts, and whether they are the last ones.
-fn piece_of(pinned: &Pinned, after: Option<&[u8]>) -> (Vec<Operation>, bool) {
-    let mut lower = after.map(<[u8]>::to_vec).unwrap_or_default();
-    if after.is_some() {
-        lower.push(0);
-    }
-    let (mut items, mut bytes) = (Vec::new(), 0);
-    for (key, image) in pinned.iter_from(&lower) {
-        if bytes > 0 && bytes + key.len() + image.len() > PIECE_BYTES {
-            return (items, false);
-        }
-        bytes += key.len() + image.len();
-        items.push(Operation::Put { key: key.clone(), image: image.clone() });
-    }
-    (items, true)
 }
 
 /// Copies the content, piece by piece.

@@ -15,9 +15,12 @@ use evenkeel_partition::{
     Terms, WriteError, Written,
 };
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
-use evenkeel_storage::{Engine, EngineConfig, Refused, Runtime, WalConfig};
+use evenkeel_storage::{Engine, EngineConfig, PageSettings, Refused, Runtime, WalConfig};
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 const ID: PartitionId = PartitionId(7);
@@ -35,6 +38,7 @@ fn open(runtime: &TestRuntime, disk: &MemoryDisk, table_bytes_max: u64) -> TestS
         shard: ShardId(0),
         wal: WalConfig::new(8 << 20, 64 << 20),
         table_bytes_max,
+        pages: PageSettings { step_bytes: 1 << 20, bytes_max: 1 << 30, cache_bytes: 1 << 20 },
         notes_ns: OUTCOMES_KEPT_NS,
     };
     let opened = runtime.block_on(disk, Engine::open(disk.clone(), runtime.clone(), config));
@@ -165,16 +169,21 @@ fn keys_of_others_and_bad_items_are_refused_and_change_nothing() {
 }
 
 #[test]
-fn at_the_budget_puts_are_refused_and_deletes_make_room() {
+fn at_the_budget_puts_are_refused_until_a_checkpoint_has_made_room() {
     let (runtime, disk, _shard, partition) = with_partition(4096);
+    let sleeper = runtime.clone();
     runtime.block_on(&disk, async {
         let large = item(&"x".repeat(3000));
-        put(&partition, &[11], &large, false).await.unwrap();
+        let mut first = pin!(put(&partition, &[11], &large, false));
+        let begun = poll_fn(|context| Poll::Ready(first.as_mut().poll(context).is_pending())).await;
+        assert!(begun, "it waits for the log");
         let refused = put(&partition, &[12], &large, false).await.unwrap_err();
         assert!(matches!(refused, WriteError::Refused(Refused::TableFull { .. })), "{refused}");
-        delete(&partition, &[11], false).await.unwrap();
+        first.await.unwrap();
+        sleeper.sleep(Duration::from_millis(10)).await;
         let slot = put(&partition, &[12], &large, false).await.unwrap().slot;
-        assert_eq!(slot, Slot(FIRST.0 + 2), "the refused write took no slot");
+        assert_eq!(slot, Slot(FIRST.0 + 1), "the refused write took no slot");
+        assert!(partition.get(&[11]).await.unwrap().is_some(), "it is in the tree now");
     });
 }
 

@@ -24,8 +24,10 @@
 //!
 //! [storage]                 # optional, as is each line
 //! wal_segment_bytes = 67108864
-//! wal_bytes_max = 68719476736
-//! table_bytes_max = 4294967296
+//! wal_bytes_max = 4294967296
+//! table_bytes_max = 1073741824
+//! page_bytes_max = 4398046511104
+//! page_cache_bytes = 1073741824
 //! ```
 
 use evenkeel_model::{ClusterId, NodeId, ShardId};
@@ -113,11 +115,21 @@ pub struct StorageSection {
     pub wal_bytes_max: u64,
     /// Memory for tables; writes are refused beyond it.
     pub table_bytes_max: u64,
+    /// Space for the trees of tables; writes are refused some time after it is full.
+    pub page_bytes_max: u64,
+    /// Memory for pages of trees.
+    pub page_cache_bytes: u64,
 }
 
 impl Default for StorageSection {
     fn default() -> Self {
-        StorageSection { wal_segment_bytes: 64 << 20, wal_bytes_max: 64 << 30, table_bytes_max: 4 << 30 }
+        StorageSection {
+            wal_segment_bytes: 64 << 20,
+            wal_bytes_max: 4 << 30,
+            table_bytes_max: 1 << 30,
+            page_bytes_max: 4 << 40,
+            page_cache_bytes: 1 << 30,
+        }
     }
 }
 
@@ -206,6 +218,12 @@ impl NodeConfig {
         }
         if storage.table_bytes_max < 16 << 20 {
             return Err(fault("storage.table_bytes_max", "must be at least 16777216"));
+        }
+        if storage.page_bytes_max < 64 << 20 || !storage.page_bytes_max.is_multiple_of(4096) {
+            return Err(fault("storage.page_bytes_max", "must be a multiple of 4096 and at least 67108864"));
+        }
+        if storage.page_cache_bytes < 1 << 20 {
+            return Err(fault("storage.page_cache_bytes", "must be at least 1048576"));
         }
         Ok(())
     }
@@ -334,6 +352,8 @@ mod tests {
             ("[tls]", "[storage]\nwal_segment_bytes = 1\n[tls]", "storage.wal_segment_bytes"),
             ("[tls]", "[storage]\nwal_bytes_max = 1\n[tls]", "storage.wal_bytes_max"),
             ("[tls]", "[storage]\ntable_bytes_max = 1\n[tls]", "storage.table_bytes_max"),
+            ("[tls]", "[storage]\npage_bytes_max = 67108865\n[tls]", "storage.page_bytes_max"),
+            ("[tls]", "[storage]\npage_cache_bytes = 0\n[tls]", "storage.page_cache_bytes"),
             ("[tls]", "[tls]\ncolour = 1", "unknown field `colour`"),
         ];
         for (from, to, named) in cases {

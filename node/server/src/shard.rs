@@ -12,7 +12,7 @@ use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{NodeId, ShardId};
 use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard};
 use evenkeel_quic::{Endpoint, EndpointConfig, EndpointLimits};
-use evenkeel_storage::{Engine, EngineConfig, Recovery, Runtime, WalConfig, WalFailed};
+use evenkeel_storage::{Engine, EngineConfig, PageSettings, Recovery, Runtime, WalConfig, WalFailed};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// The page file grows by this much.
+const PAGE_FILE_STEP_BYTES: u64 = 16 << 20;
 
 /// How often the counters are copied to the metrics, and the log's health is looked at.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -186,6 +189,11 @@ async fn open_engine(
         shard: plan.shard,
         wal: WalConfig::new(storage.wal_segment_bytes, storage.wal_bytes_max),
         table_bytes_max: storage.table_bytes_max,
+        pages: PageSettings {
+            step_bytes: PAGE_FILE_STEP_BYTES,
+            bytes_max: storage.page_bytes_max,
+            cache_bytes: storage.page_cache_bytes,
+        },
         notes_ns: OUTCOMES_KEPT_NS,
     };
     let runtime = core.runtime();

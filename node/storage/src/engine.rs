@@ -197,7 +197,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
 
     /// Writes what was appended, then stops the log; later appends fail.
     pub async fn close(&self) -> Result<(), WalFailed> {
-        self.close_upkeep();
+        self.stop_checkpoints();
         self.inner.log.borrow_mut().close();
         self.inner.pages.close().await;
         poll_fn(|context| self.inner.log.borrow_mut().poll_finished(context)).await;

@@ -118,14 +118,12 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         self.check_key(key)?;
         self.lead().await?;
         let key: Rc<[u8]> = Rc::from(key);
-        let reads = terms.return_old
-            || terms.condition.is_some()
-            || terms.token.is_some()
-            || matches!(change, Change::Update { .. });
-        let (old, new, proposal) = if reads {
+        // By what is asked, never by what is in memory: equal requests do equal work.
+        let reads = terms.return_old || terms.condition.is_some() || matches!(change, Change::Update { .. });
+        let (old, new, proposal) = if reads || terms.token.is_some() {
             let latch = self.latches.hold(&key).await;
             let reign = self.reign.get();
-            let before = match self.start(&key, terms).await? {
+            let before = match self.start(&key, terms.token, reads).await? {
                 Start::Known(outcome) => return Ok(outcome),
                 Start::Before(newest) => newest,
             };
@@ -172,15 +170,21 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     }
 
     /// What a write finds when its key's latch is held: its own outcome, if it has been made before, or what
-    /// it changes.
-    async fn start(&self, key: &Rc<[u8]>, terms: Terms<'_>) -> Result<Start, WriteError> {
-        let Some(token) = terms.token else { return Ok(Start::Before(self.newest(key).await?)) };
+    /// it changes, if it `reads` that.
+    async fn start(
+        &self,
+        key: &Rc<[u8]>,
+        token: Option<RequestToken>,
+        reads: bool,
+    ) -> Result<Start, WriteError> {
+        let Some(token) = token else { return Ok(Start::Before(self.newest(key).await?)) };
         if let Some(slot) = pending_slot(&self.group, token) {
             self.chosen(Proposal { slot, reign: self.reign.get() }).await?;
         }
         let known = self.group.borrow().sessions.known(token);
         match known {
-            Known::Fresh => Ok(Start::Before(self.newest(key).await?)),
+            Known::Fresh if reads => Ok(Start::Before(self.newest(key).await?)),
+            Known::Fresh => Ok(Start::Before(Newest::default())),
             Known::Stale => Err(WriteError::Stale),
             Known::Done(Recorded { slot, old, new }) => {
                 // Only who leads knows that there is no newer state.

@@ -73,6 +73,8 @@ pub struct MergeCounts {
     pub table_bytes: u64,
     /// Flips that were made durable.
     pub flips: u64,
+    /// Checkpoints and flips that failed; they are tried again.
+    pub failed: u64,
 }
 
 /// Work of checkpoints that is under way.
@@ -187,7 +189,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
     }
 
-    pub(super) fn close_upkeep(&self) {
+    /// Has whoever waits for [checkpoints to be due](Self::checkpoints_due) end; those under way go on.
+    pub fn stop_checkpoints(&self) {
         self.inner.upkeep.is_closed.set(true);
         if let Some(waker) = self.inner.upkeep.owner.take() {
             waker.wake();
@@ -207,7 +210,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         });
         async move {
             let (merging, under_way) = begun?;
-            under_way.engine.merge(merging).await
+            let merged = under_way.engine.merge(merging).await;
+            under_way.engine.count_failure(&merged);
+            merged
         }
     }
 
@@ -313,6 +318,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let engine = self.clone();
         let flipping = detach(&self.inner.runtime, async move {
             let flipped = engine.flip_now().await;
+            engine.count_failure(&flipped);
             *engine.inner.upkeep.flipping.borrow_mut() = None;
             flipped
         });
@@ -382,6 +388,12 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         gone.iter().flat_map(|gone| &gone.segments).for_each(|&segment| log.ring.unpin(segment));
         log.flipped(sequence);
         self.inner.upkeep.count(|counts| counts.flips += 1);
+    }
+
+    fn count_failure(&self, result: &Result<(), CheckpointError>) {
+        // That a partition went away is nobody's failure.
+        let failed = !matches!(result, Ok(()) | Err(CheckpointError::Gone { .. }));
+        self.inner.upkeep.count(|counts| counts.failed += u64::from(failed));
     }
 
     /// What checkpoints have done.

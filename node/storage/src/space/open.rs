@@ -18,6 +18,8 @@ use crate::{
 };
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
+/// How long a new file is: a shard without trees makes no use of more.
+const FIRST_BYTES: u64 = 2 * HEAD_BLOCKS * BLOCK;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,8 +65,9 @@ impl<D: Disk, R: Runtime> Pages<D, R> {
         let length = match length {
             Some(length) => length,
             None => {
-                disk.create(FileId::Pages, config.step_bytes).await?;
-                config.step_bytes
+                let first_bytes = config.step_bytes.min(FIRST_BYTES);
+                disk.create(FileId::Pages, first_bytes).await?;
+                first_bytes
             }
         };
         if length < (HEAD_BLOCKS + 1) * BLOCK {
