@@ -15,7 +15,7 @@ use evenkeel_partition::{
     Terms, WriteError, Written,
 };
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
-use evenkeel_storage::{Engine, EngineConfig, PageSettings, Refused, Runtime, WalConfig};
+use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Refused, Runtime, WalConfig};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -38,7 +38,12 @@ fn open(runtime: &TestRuntime, disk: &MemoryDisk, table_bytes_max: u64) -> TestS
         shard: ShardId(0),
         wal: WalConfig::new(8 << 20, 64 << 20),
         table_bytes_max,
-        pages: PageSettings { step_bytes: 1 << 20, bytes_max: 1 << 30, cache_bytes: 1 << 20 },
+        pages: PageSettings {
+            step_bytes: 1 << 20,
+            bytes_max: 1 << 30,
+            cache_bytes: 1 << 20,
+            limits: Limits { leaf_bytes: 4096, inner_bytes: 4096 },
+        },
         notes_ns: OUTCOMES_KEPT_NS,
     };
     let opened = runtime.block_on(disk, Engine::open(disk.clone(), runtime.clone(), config));

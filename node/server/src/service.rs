@@ -378,7 +378,7 @@ fn read_refusal(error: ReadError) -> Refusal {
         ReadError::NotOwned(_)
         | ReadError::NotLeader(_)
         | ReadError::Engine(evenkeel_storage::ReadError::Unknown { .. }) => RefusalCode::WrongPartition,
-        ReadError::Item(_) | ReadError::Engine(evenkeel_storage::ReadError::Page(_)) => RefusalCode::Failed,
+        ReadError::Item(_) | ReadError::Engine(evenkeel_storage::ReadError::Tree(_)) => RefusalCode::Failed,
     };
     Refusal::new(code, error.to_string())
 }
@@ -392,7 +392,7 @@ fn write_refusal(error: WriteError) -> Refusal {
             RefusalCode::Invalid
         }
         WriteError::Refused(refused) => refused_code(refused),
-        WriteError::Log(_) | WriteError::Unknown | WriteError::Read(evenkeel_storage::ReadError::Page(_)) => {
+        WriteError::Log(_) | WriteError::Unknown | WriteError::Read(evenkeel_storage::ReadError::Tree(_)) => {
             RefusalCode::Failed
         }
     };

@@ -12,7 +12,7 @@ use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{NodeId, ShardId};
 use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard};
 use evenkeel_quic::{Endpoint, EndpointConfig, EndpointLimits};
-use evenkeel_storage::{Engine, EngineConfig, PageSettings, Recovery, Runtime, WalConfig, WalFailed};
+use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Recovery, Runtime, WalConfig, WalFailed};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -193,6 +193,7 @@ async fn open_engine(
             step_bytes: PAGE_FILE_STEP_BYTES,
             bytes_max: storage.page_bytes_max,
             cache_bytes: storage.page_cache_bytes,
+            limits: Limits::default(),
         },
         notes_ns: OUTCOMES_KEPT_NS,
     };

@@ -28,6 +28,7 @@ use crate::{
     partitions::Partitions,
     runtime::Runtime,
     space::Pages,
+    tree::Limits,
     wal::{
         Durable,
         log::{Class, Log},
@@ -55,6 +56,7 @@ struct Inner<D: Disk, R: Runtime> {
     log: Rc<RefCell<Log<D>>>,
     partitions: RefCell<Partitions>,
     pages: Pages<D, R>,
+    limits: Limits,
     upkeep: Upkeep<D, R>,
     refusals: RefCell<Refusals>,
 }

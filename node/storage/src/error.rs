@@ -4,7 +4,7 @@
 //! failed log is the device's fault and final. Corruption is a value that reaches the operator.
 
 use crate::disk::{DiskError, FileId};
-use crate::space::PageError;
+use crate::tree::TreeError;
 use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId};
 
 /// Nothing was done. All but [`TooLarge`](Refused::TooLarge) pass: try again later.
@@ -88,7 +88,7 @@ pub enum ReadError {
     },
     /// A page of its tree cannot be read, or is not what it should be.
     #[error(transparent)]
-    Page(#[from] PageError),
+    Tree(#[from] TreeError),
 }
 
 /// A table has as many frozen generations as it may.

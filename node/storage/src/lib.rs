@@ -9,6 +9,7 @@
 //!
 //! It knows nothing of replication, of tables as users see them, of sockets or of the kernel.
 
+mod bytes;
 pub mod disk;
 pub mod engine;
 pub mod error;
@@ -20,7 +21,7 @@ mod partitions;
 pub mod runtime;
 pub mod space;
 mod table;
-mod tree;
+pub mod tree;
 pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
@@ -30,4 +31,5 @@ pub use engine::{
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
 pub use runtime::Runtime;
+pub use tree::{Limits, TreeError};
 pub use wal::{Durable, WalConfig};

@@ -409,7 +409,7 @@ impl World {
             Err(OpenError::Corrupt { .. }) => self.sightings.damage_reported += 1,
             Ok((engine, recovery)) => match found(&runtime, &disk, &engine, &recovery) {
                 Ok(found) if found == self.newest => self.sightings.damage_harmless += 1,
-                Err(ReadError::Page(_)) => self.sightings.damage_reported += 1,
+                Err(ReadError::Tree(_)) => self.sightings.damage_reported += 1,
                 _ => return Err(format!("byte {at} of {file} changed and what was acknowledged is gone")),
             },
             Err(error) => return Err(error.to_string()),

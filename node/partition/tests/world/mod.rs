@@ -16,7 +16,7 @@ use evenkeel_partition::{
 };
 use evenkeel_paxos::{Member, MemberId, MemberKind, Standing};
 use evenkeel_storage::memory::{MemoryDisk, Random, TestRuntime};
-use evenkeel_storage::{Engine, EngineConfig, PageSettings, Runtime, WalConfig};
+use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Runtime, WalConfig};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
@@ -187,7 +187,12 @@ impl World {
             shard: ShardId(0),
             wal: WalConfig::new(8 << 20, 64 << 20),
             table_bytes_max: 64 << 20,
-            pages: PageSettings { step_bytes: 1 << 20, bytes_max: 1 << 30, cache_bytes: 1 << 20 },
+            pages: PageSettings {
+                step_bytes: 1 << 20,
+                bytes_max: 1 << 30,
+                cache_bytes: 1 << 20,
+                limits: Limits { leaf_bytes: 4096, inner_bytes: 4096 },
+            },
             notes_ns: OUTCOMES_KEPT_NS,
         };
         let disk = self.disks[core].clone();

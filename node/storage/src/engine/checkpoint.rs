@@ -18,10 +18,11 @@ use crate::{
     partitions::Gone,
     runtime::Runtime,
     space::{
-        Batch, CataloguedPartition, Detached, Finished, LogPosition, PageError, PageKind, RootReference,
-        SpaceError, StateReference, detach,
+        Batch, CataloguedPartition, Detached, Finished, LogPosition, PageKind, RootReference, SpaceError,
+        StateReference, detach,
     },
-    table, tree,
+    table,
+    tree::{self, Place, TreeError},
 };
 use evenkeel_model::{Generation, PartitionId};
 use std::{
@@ -53,9 +54,9 @@ pub enum CheckpointError {
     /// Too many states of the table are pinned.
     #[error(transparent)]
     Pinned(#[from] TooManyFrozen),
-    /// A page of the old tree could not be read.
+    /// The old tree could not be read, or the new one not be written.
     #[error(transparent)]
-    Page(#[from] PageError),
+    Tree(#[from] TreeError),
     /// The page file takes nothing, for now or for good.
     #[error(transparent)]
     Space(#[from] SpaceError),
@@ -256,7 +257,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let root = if merging.table.is_empty() {
             merging.tree
         } else {
-            tree::merge(pages, &mut batch, merging.tree, &merging.table, &self.pace()).await?
+            {
+                let place = Place { partition: merging.id, limits: self.inner.limits };
+                tree::merge(pages, &mut batch, place, merging.tree, &merging.table, &self.pace()).await?
+            }
         };
         let replaced = merging.replaced.as_ref();
         if let Some(old) = replaced.and_then(|replaced| replaced.root).filter(|_| merging.is_replacing()) {

@@ -23,7 +23,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// acknowledged is an error; nothing on the disk is changed then.
     pub async fn open(disk: D, runtime: R, config: EngineConfig) -> Result<(Self, Recovery), OpenError> {
         config.wal.check()?;
-        let pages_config = config.pages();
+        let (pages_config, config_limits) = (config.pages(), config.pages.limits);
         let EngineConfig { cluster, node, shard, wal, table_bytes_max, notes_ns, .. } = config;
         let identity = Identity { cluster, node, shard, run: runtime.random() };
         let (pages, opened) = Pages::open(disk.clone(), runtime.clone(), pages_config).await?;
@@ -46,7 +46,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         runtime.spawn(writer::run(disk, runtime.clone(), Rc::clone(&log)));
         let partitions = RefCell::new(partitions);
         let (upkeep, refusals) = (Upkeep::default(), RefCell::default());
-        let inner = Inner { runtime, log, partitions, pages, upkeep, refusals };
+        let limits = config_limits;
+        let inner = Inner { runtime, log, partitions, pages, limits, upkeep, refusals };
         let engine = Engine { inner: Rc::new(inner) };
         match started.await {
             Ok(()) => Ok((engine, recovery)),

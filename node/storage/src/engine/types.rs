@@ -3,6 +3,7 @@
 use crate::{
     disk::FileId,
     space::PagesConfig,
+    tree::Limits,
     wal::{
         WalConfig,
         record::{RecordHeader, RecordKind, entry_checksum},
@@ -39,11 +40,13 @@ pub struct PageSettings {
     pub bytes_max: u64,
     /// Memory of the page cache.
     pub cache_bytes: u64,
+    /// How large pages are.
+    pub limits: Limits,
 }
 
 impl EngineConfig {
     pub(crate) fn pages(&self) -> PagesConfig {
-        let PageSettings { step_bytes, bytes_max, cache_bytes } = self.pages;
+        let PageSettings { step_bytes, bytes_max, cache_bytes, .. } = self.pages;
         let EngineConfig { cluster, node, shard, .. } = *self;
         PagesConfig { cluster, node, shard, step_bytes, bytes_max, cache_bytes }
     }

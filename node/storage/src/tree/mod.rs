@@ -1,165 +1,116 @@
-//! SCAFFOLD, replaced by the tree.
+//! The tree of a partition: an immutable B+tree on pages of its shard's page file.
+//!
+//! - [`page`] is what its pages have in common, [`leaf`] and [`inner`] are its two kinds.
+//! - [`merge`](merge()) makes a new tree of an old one and the changes of a table, copying only what
+//!   changes; [`builder`] puts pages together.
+//! - [`read`] finds keys and ranges.
+//!
+//! A tree is known by its root reference, and each page by the reference in its parent: place, checksum,
+//! and what is below. Nothing of a tree ever changes, so readers need no latches, and a tree stays
+//! whole as long as its pages are pinned.
+//!
+//! It knows nothing of logs and slots, nor of what an image means.
+
+mod builder;
+pub mod inner;
+pub mod leaf;
+mod merge;
+pub mod page;
+mod read;
+
+pub(crate) use merge::merge;
+pub(crate) use read::{Leaf, get, leaf_before, leaf_from, release};
+
 use crate::{
-    disk::{BLOCK_BYTES, Disk},
-    engine::Pace,
+    disk::{BLOCK_BYTES, Disk, FileId},
     runtime::Runtime,
-    space::*,
-    table,
+    space::{DecodeFault, Page, PageError, PageKind, PageReference, Pages, SpaceError},
 };
-use evenkeel_model::item::stored_item_bytes;
-use std::rc::Rc;
+use evenkeel_model::PartitionId;
 
-#[derive(Debug, Default)]
-pub(crate) struct Leaf {
-    pub lower: Option<Vec<u8>>,
-    pub upper: Option<Vec<u8>>,
-    pub items: Vec<(Rc<[u8]>, Rc<[u8]>)>,
+/// How large pages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// What a leaf takes, unless one item is larger.
+    pub leaf_bytes: usize,
+    /// What an inner page takes.
+    pub inner_bytes: usize,
 }
 
-type Entries = Vec<(Vec<u8>, PageReference)>;
-
-fn put(to: &mut Vec<u8>, bytes: &[u8]) {
-    to.extend((bytes.len() as u32).to_le_bytes());
-    to.extend(bytes);
-}
-
-fn cut<'a>(from: &mut &'a [u8]) -> &'a [u8] {
-    let (head, rest) = from.split_at(4);
-    let (bytes, rest) = rest.split_at(u32::from_le_bytes(head.try_into().expect("4")) as usize);
-    *from = rest;
-    bytes
-}
-
-async fn entries<D: Disk, R: Runtime>(
-    pages: &Pages<D, R>,
-    root: &RootReference,
-) -> Result<Entries, PageError> {
-    let page = pages.read(root.page, PageKind::Inner).await?;
-    let mut rest = &page[4..];
-    let count = u32::from_le_bytes(page[..4].try_into().expect("4"));
-    Ok((0..count)
-        .map(|_| {
-            let key = cut(&mut rest).to_vec();
-            let mut fields = cut(&mut rest);
-            let n = |f: &mut &[u8]| u64::from_le_bytes(cut(f).try_into().expect("8"));
-            let (first_block, blocks, checksum) = (n(&mut fields), n(&mut fields), n(&mut fields));
-            (key, PageReference { extent: Extent { first_block, blocks: blocks as u32 }, checksum })
-        })
-        .collect())
-}
-
-async fn leaf<D: Disk, R: Runtime>(
-    pages: &Pages<D, R>,
-    entries: &Entries,
-    at: usize,
-) -> Result<Leaf, PageError> {
-    let page = pages.read(entries[at].1, PageKind::Leaf).await?;
-    let mut rest = &page[4..];
-    let count = u32::from_le_bytes(page[..4].try_into().expect("4"));
-    let items = (0..count).map(|_| (Rc::from(cut(&mut rest)), Rc::from(cut(&mut rest)))).collect();
-    Ok(Leaf {
-        lower: (at > 0).then(|| entries[at].0.clone()),
-        upper: entries.get(at + 1).map(|next| next.0.clone()),
-        items,
-    })
-}
-
-pub(crate) async fn get<D: Disk, R: Runtime>(
-    pages: &Pages<D, R>,
-    root: &RootReference,
-    key: &[u8],
-) -> Result<Option<Rc<[u8]>>, PageError> {
-    let leaf = leaf_from(pages, root, key).await?;
-    Ok(leaf.items.iter().find(|(k, _)| &k[..] == key).map(|(_, image)| Rc::clone(image)))
-}
-
-pub(crate) async fn leaf_from<D: Disk, R: Runtime>(
-    pages: &Pages<D, R>,
-    root: &RootReference,
-    key: &[u8],
-) -> Result<Leaf, PageError> {
-    let entries = entries(pages, root).await?;
-    let at = entries.partition_point(|(lower, _)| &lower[..] <= key).saturating_sub(1);
-    leaf(pages, &entries, at).await
-}
-
-pub(crate) async fn leaf_before<D: Disk, R: Runtime>(
-    pages: &Pages<D, R>,
-    root: &RootReference,
-    upper: Option<&[u8]>,
-) -> Result<Leaf, PageError> {
-    let entries = entries(pages, root).await?;
-    let at = upper.map_or(entries.len(), |upper| entries.partition_point(|(lower, _)| &lower[..] < upper));
-    leaf(pages, &entries, at.saturating_sub(1)).await
-}
-
-pub(crate) async fn merge<D: Disk, R: Runtime>(
-    pages: &Pages<D, R>,
-    batch: &mut Batch<D, R>,
-    root: Option<RootReference>,
-    changes: &table::Pinned,
-    pace: &Pace<R>,
-) -> Result<Option<RootReference>, crate::engine::CheckpointError> {
-    let mut items = std::collections::BTreeMap::new();
-    if let Some(root) = &root {
-        let entries = entries(pages, root).await?;
-        for at in 0..entries.len() {
-            items.extend(leaf(pages, &entries, at).await?.items);
-            pace.breathe().await;
-        }
-        release(pages, batch, root).await?;
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { leaf_bytes: 8 * 1024, inner_bytes: 16 * 1024 }
     }
-    for (key, held) in changes.range(&[], None) {
-        match held {
-            Some(image) => drop(items.insert(Rc::clone(key), Rc::clone(image))),
-            None => drop(items.remove(key)),
-        }
-    }
-    if items.is_empty() {
-        return Ok(None);
-    }
-    let mut list: Entries = Vec::new();
-    let (mut bytes, mut count, mut first) = (vec![0; 4], 0u32, Vec::new());
-    let (item_count, item_bytes) =
-        (items.len() as u64, items.values().map(|image| stored_item_bytes(image)).sum());
-    let mut rest = items.into_iter().peekable();
-    while let Some((key, image)) = rest.next() {
-        if count == 0 {
-            first = key.to_vec();
-        }
-        put(&mut bytes, &key);
-        put(&mut bytes, &image);
-        count += 1;
-        if bytes.len() > 3000 || rest.peek().is_none() {
-            bytes[..4].copy_from_slice(&count.to_le_bytes());
-            bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
-            list.push((std::mem::take(&mut first), batch.write(&bytes, PageKind::Leaf).await?));
-            (bytes, count) = (vec![0; 4], 0);
-            pace.breathe().await;
-        }
-    }
-    let mut page = (list.len() as u32).to_le_bytes().to_vec();
-    for (key, reference) in &list {
-        put(&mut page, key);
-        let mut fields = Vec::new();
-        for field in [reference.extent.first_block, u64::from(reference.extent.blocks), reference.checksum] {
-            put(&mut fields, &field.to_le_bytes());
-        }
-        put(&mut page, &fields);
-    }
-    page.resize(page.len().next_multiple_of(BLOCK_BYTES), 0);
-    let page = batch.write(&page, PageKind::Inner).await?;
-    Ok(Some(RootReference { page, height: 1, item_count, item_bytes, content_hash: 0 }))
 }
 
-pub(crate) async fn release<D: Disk, R: Runtime>(
-    pages: &Pages<D, R>,
-    batch: &mut Batch<D, R>,
-    root: &RootReference,
-) -> Result<(), PageError> {
-    for (_, reference) in entries(pages, root).await? {
-        batch.release(reference.extent);
-    }
-    batch.release(root.page.extent);
-    Ok(())
+/// Whose tree it is, and how it is cut into pages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) partition: PartitionId,
+    pub(crate) limits: Limits,
 }
+
+/// A tree could not be read, or not be written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// A page could not be read, or is not what its reference says.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// A page has the right checksum and cannot be understood.
+    #[error("{file} at block {block} ({blocks} blocks) is malformed: {fault}", file = FileId::Pages)]
+    Malformed {
+        /// Its first block.
+        block: u64,
+        /// How many.
+        blocks: u32,
+        /// What is wrong with it.
+        fault: DecodeFault,
+    },
+    /// The page file takes nothing.
+    #[error(transparent)]
+    Space(#[from] SpaceError),
+}
+
+/// A page of a tree in memory.
+struct TreePage<D: Disk> {
+    reference: PageReference,
+    page: Page<D::Buffer>,
+}
+
+struct InnerPage<D: Disk>(TreePage<D>);
+struct LeafPage<D: Disk>(TreePage<D>);
+
+async fn inner_page<D: Disk, R: Runtime>(
+    pages: &Pages<D, R>,
+    reference: PageReference,
+) -> Result<InnerPage<D>, TreeError> {
+    Ok(InnerPage(TreePage { reference, page: pages.read(reference, PageKind::Inner).await? }))
+}
+
+async fn leaf_page<D: Disk, R: Runtime>(
+    pages: &Pages<D, R>,
+    reference: PageReference,
+) -> Result<LeafPage<D>, TreeError> {
+    Ok(LeafPage(TreePage { reference, page: pages.read(reference, PageKind::Leaf).await? }))
+}
+
+impl<D: Disk> TreePage<D> {
+    fn malformed(&self, fault: DecodeFault) -> TreeError {
+        let extent = self.reference.extent;
+        TreeError::Malformed { block: extent.first_block, blocks: extent.blocks, fault }
+    }
+}
+
+impl<D: Disk> InnerPage<D> {
+    fn view(&self) -> Result<inner::InnerView<'_>, TreeError> {
+        Ok(inner::InnerView::open(&self.0.page).map_err(|fault| self.0.malformed(fault))?.1)
+    }
+}
+
+impl<D: Disk> LeafPage<D> {
+    fn view(&self) -> Result<leaf::LeafView<'_>, TreeError> {
+        Ok(leaf::LeafView::open(&self.0.page).map_err(|fault| self.0.malformed(fault))?.1)
+    }
+}
+
+const _: () = assert!(page::PAGE_HEADER_BYTES < BLOCK_BYTES);

@@ -30,7 +30,10 @@
 //! change everything but magic, version, run, segment, frame bytes and checksum: they let this
 //! version tell a frame it does not know from a torn one.
 
-use crate::disk::BLOCK_BYTES;
+use crate::{
+    bytes::{u16_at, u32_at, u64_at, u128_at},
+    disk::BLOCK_BYTES,
+};
 use evenkeel_model::{ClusterId, NodeId};
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
@@ -241,28 +244,6 @@ fn checksum(frame: &[u8], seed: u64) -> u128 {
 
 fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
     bytes[at..at + N].copy_from_slice(&value);
-}
-
-fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let mut value = [0; N];
-    value.copy_from_slice(&bytes[at..at + N]);
-    value
-}
-
-pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes(array(bytes, at))
-}
-
-pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(array(bytes, at))
-}
-
-pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(array(bytes, at))
-}
-
-pub(super) fn u128_at(bytes: &[u8], at: usize) -> u128 {
-    u128::from_le_bytes(array(bytes, at))
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@
 //! entry before (0 for the first) and the payload. It chains the entries of a partition, and leaves out
 //! the ballot: an entry accepted again under a newer ballot stays the same entry.
 
-use super::frame::{u16_at, u32_at, u64_at, u128_at};
+use crate::bytes::{u16_at, u32_at, u64_at, u128_at};
 use crate::engine::Operation;
 use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
 use std::rc::Rc;

@@ -4,7 +4,7 @@
 
 use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
-    Durable, Engine, EngineConfig, Entry, OpenError, Operation, PageSettings, RangeQuery, ReadError,
+    Durable, Engine, EngineConfig, Entry, Limits, OpenError, Operation, PageSettings, RangeQuery, ReadError,
     Recovery, Refused, WalConfig,
     memory::{MemoryDisk, TestRuntime},
 };
@@ -35,7 +35,12 @@ pub fn config() -> EngineConfig {
             idle_frame_every: Duration::from_secs(1),
         },
         table_bytes_max: 1 << 30,
-        pages: PageSettings { step_bytes: 66 * 4096, bytes_max: 1 << 30, cache_bytes: 64 * 1024 },
+        pages: PageSettings {
+            step_bytes: 66 * 4096,
+            bytes_max: 1 << 30,
+            cache_bytes: 64 * 1024,
+            limits: Limits { leaf_bytes: 4096, inner_bytes: 4096 },
+        },
         notes_ns: 1_000,
     }
 }

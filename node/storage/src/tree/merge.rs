@@ -1,0 +1,101 @@
+//! Merging what a table holds into a tree: what changes is written anew, the rest stays where it is.
+
+use super::{
+    Place, TreeError,
+    builder::{Builder, Subtree},
+    inner_page, leaf_page,
+};
+use crate::{
+    disk::Disk,
+    engine::Pace,
+    runtime::Runtime,
+    space::{Batch, Pages, RootReference},
+    table::{self, Held},
+    tree::leaf::LeafView,
+};
+use std::{cmp::Ordering, rc::Rc};
+
+/// The tree that `changes` make of the one at `root`; none if nothing is left. Pages that are not part of it
+/// any more are released.
+pub(crate) async fn merge<D: Disk, R: Runtime>(
+    pages: &Pages<D, R>,
+    batch: &mut Batch<D, R>,
+    place: Place,
+    root: Option<RootReference>,
+    changes: &table::Pinned,
+    pace: &Pace<R>,
+) -> Result<Option<RootReference>, TreeError> {
+    let mut builder = Builder::new(batch, place.partition, place.limits);
+    let Some(root) = root else {
+        add_all(&mut builder, changes.range(&[], None), pace).await?;
+        return Ok(builder.finish().await?);
+    };
+    let mut rest = vec![Subtree::of_root(&root)];
+    while let Some(subtree) = rest.pop() {
+        let changed = changes.range(&subtree.lower, subtree.upper.as_deref()).next().is_some();
+        if !changed && builder.can_take(subtree.level) {
+            builder.take(subtree).await?;
+            continue;
+        }
+        let reference = subtree.child.page;
+        builder.batch().release(reference.extent);
+        if subtree.level > 0 {
+            let page = inner_page(pages, reference).await?;
+            rest.extend(subtree.below(&page.view()?).into_iter().rev());
+        } else {
+            let page = leaf_page(pages, reference).await?;
+            let held = changes.range(&subtree.lower, subtree.upper.as_deref());
+            merge_leaf(&mut builder, &page.view()?, held).await?;
+        }
+        pace.breathe().await;
+    }
+    Ok(builder.finish().await?)
+}
+
+async fn add_all<'a, D: Disk, R: Runtime>(
+    builder: &mut Builder<'_, D, R>,
+    changes: impl Iterator<Item = (&'a Rc<[u8]>, &'a Held)>,
+    pace: &Pace<R>,
+) -> Result<(), TreeError> {
+    for (key, held) in changes {
+        if let Some(image) = held {
+            builder.add(key, image).await?;
+            pace.breathe().await;
+        }
+    }
+    Ok(())
+}
+
+/// Adds the items of a leaf with what is held above it.
+async fn merge_leaf<'a, D: Disk, R: Runtime>(
+    builder: &mut Builder<'_, D, R>,
+    leaf: &LeafView<'_>,
+    held: impl Iterator<Item = (&'a Rc<[u8]>, &'a Held)>,
+) -> Result<(), TreeError> {
+    let (mut held, mut index) = (held.peekable(), 0);
+    let mut key = Vec::new();
+    loop {
+        let below = (index < leaf.count()).then(|| {
+            let (prefix, rest, image) = leaf.item(index);
+            key.clear();
+            key.extend_from_slice(prefix);
+            key.extend_from_slice(rest);
+            image
+        });
+        let order = match (below, held.peek()) {
+            (Some(_), Some((above, _))) => key[..].cmp(above),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return Ok(()),
+        };
+        if let (Ordering::Less, Some(image)) = (order, below) {
+            builder.add(&key, image).await?;
+            index += 1;
+            continue;
+        }
+        index += usize::from(order == Ordering::Equal);
+        if let Some((key, Some(image))) = held.next() {
+            builder.add(key, image).await?;
+        }
+    }
+}
