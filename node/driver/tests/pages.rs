@@ -16,6 +16,7 @@ fn config() -> PagesConfig {
         cluster: ClusterId(7),
         node: NodeId(1),
         shard: ShardId(0),
+        first_bytes: 2 * 1024 * 1024,
         step_bytes: 2 * 1024 * 1024,
         bytes_max: 64 * 1024 * 1024,
         cache_bytes: 1024 * 1024,

@@ -36,7 +36,6 @@ use crate::{
         recovery::RecordPlace,
     },
 };
-pub(crate) use checkpoint::Pace;
 use checkpoint::Upkeep;
 use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
 use std::{

@@ -16,6 +16,7 @@ pub mod error;
 pub mod limits;
 #[cfg(feature = "fault-disk")]
 pub mod memory;
+mod pace;
 mod partition;
 mod partitions;
 pub mod runtime;

@@ -26,6 +26,8 @@ pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 128;
 pub const PAGE_MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of pages that are written before a flush: the log shares the device.
 pub const BURST_BYTES: usize = 256 * 1024;
+/// How long a new page file is at most: a shard without trees makes no use of more.
+pub const FIRST_PAGE_FILE_BYTES: u64 = 512 * 1024;
 /// Blocks of one piece of a catalogue.
 pub const CATALOGUE_PIECE_BLOCKS_MAX: u32 = 256;
 /// Memory that recovery reads a segment with.

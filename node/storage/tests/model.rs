@@ -13,7 +13,7 @@ use evenkeel_model::{Generation, PartitionId, Slot};
 use evenkeel_storage::{
     CheckpointError, EngineConfig, OpenError, Operation, PartitionError, ReadError, RecoveredPartition,
     Recovery, Refused, Runtime,
-    memory::{Append, Faults, MemoryDisk, Random, TestRuntime},
+    memory::{Append, Faults, MemoryDisk, Random, TestRuntime, seeds},
 };
 use std::{
     cell::RefCell,

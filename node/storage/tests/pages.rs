@@ -18,6 +18,7 @@ fn config() -> PagesConfig {
         cluster: ClusterId(0xC1),
         node: NodeId(3),
         shard: ShardId(1),
+        first_bytes: 256 * BLOCK,
         step_bytes: 256 * BLOCK,
         bytes_max: 1024 * BLOCK,
         cache_bytes: 64 * BLOCK,

@@ -8,7 +8,7 @@ use common::*;
 use evenkeel_model::{Ballot, Slot};
 use evenkeel_storage::{
     Entry, Operation, Position, RecoveredPartition,
-    memory::{MemoryDisk, Random, TestRuntime},
+    memory::{MemoryDisk, Random, TestRuntime, seeds},
 };
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
 

@@ -30,6 +30,7 @@ fn config() -> PagesConfig {
         cluster: ClusterId(0xC1),
         node: NodeId(3),
         shard: ShardId(1),
+        first_bytes: STEP_BYTES,
         step_bytes: STEP_BYTES,
         bytes_max: 8 * STEP_BYTES,
         cache_bytes: 24 * BLOCK_BYTES as u64,

@@ -14,6 +14,7 @@ use super::Engine;
 use crate::{
     disk::{BLOCK_BYTES, Disk},
     error::{TooManyFrozen, WalFailed},
+    pace::Pace,
     partition::Partition,
     partitions::Gone,
     runtime::Runtime,
@@ -30,11 +31,7 @@ use std::{
     future::{Future, poll_fn},
     rc::Rc,
     task::{Poll, Waker},
-    time::Duration,
 };
-
-/// A merge works at most this long before it lets others run.
-const SLICE_NS: u64 = 300_000;
 
 /// A checkpoint could not be made; everything is as it was.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -258,8 +255,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             merging.tree
         } else {
             {
+                let pace = Pace::new(self.inner.runtime.clone());
                 let place = Place { partition: merging.id, limits: self.inner.limits };
-                tree::merge(pages, &mut batch, place, merging.tree, &merging.table, &self.pace()).await?
+                tree::merge(pages, &mut batch, place, merging.tree, &merging.table, &pace).await?
             }
         };
         let replaced = merging.replaced.as_ref();
@@ -298,11 +296,6 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             counts.table_bytes += table_bytes;
         });
         Ok(())
-    }
-
-    /// How a merge shares the core.
-    fn pace(&self) -> Pace<R> {
-        Pace { runtime: self.inner.runtime.clone(), since_ns: Cell::new(self.inner.runtime.now_ns()) }
     }
 
     /// Makes everything durable that merges have made so far, and lets go of what the log holds of it. Dropping
@@ -435,23 +428,6 @@ impl<D: Disk, R: Runtime> Drop for UnderWay<D, R> {
         let same = |partition: &&mut Partition| partition.generation == self.generation;
         if let Some(partition) = partitions.get_mut(self.id).filter(same) {
             partition.is_merging = false;
-        }
-    }
-}
-
-/// How background work shares the core: after each slice of work as long a pause.
-pub(crate) struct Pace<R> {
-    runtime: R,
-    since_ns: Cell<u64>,
-}
-
-impl<R: Runtime> Pace<R> {
-    /// Called often: lets others run if the slice is used up.
-    pub(crate) async fn breathe(&self) {
-        let worked_ns = self.runtime.now_ns().saturating_sub(self.since_ns.get());
-        if worked_ns >= SLICE_NS {
-            self.runtime.sleep(Duration::from_nanos(worked_ns.min(10 * SLICE_NS))).await;
-            self.since_ns.set(self.runtime.now_ns());
         }
     }
 }

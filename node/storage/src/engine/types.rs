@@ -2,6 +2,7 @@
 
 use crate::{
     disk::FileId,
+    limits::FIRST_PAGE_FILE_BYTES,
     space::PagesConfig,
     tree::Limits,
     wal::{
@@ -48,7 +49,8 @@ impl EngineConfig {
     pub(crate) fn pages(&self) -> PagesConfig {
         let PageSettings { step_bytes, bytes_max, cache_bytes, .. } = self.pages;
         let EngineConfig { cluster, node, shard, .. } = *self;
-        PagesConfig { cluster, node, shard, step_bytes, bytes_max, cache_bytes }
+        let first_bytes = step_bytes.min(FIRST_PAGE_FILE_BYTES);
+        PagesConfig { cluster, node, shard, first_bytes, step_bytes, bytes_max, cache_bytes }
     }
 }
 

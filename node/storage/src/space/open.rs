@@ -18,8 +18,6 @@ use crate::{
 };
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
-/// How long a new file is: a shard without trees makes no use of more.
-const FIRST_BYTES: u64 = 2 * HEAD_BLOCKS * BLOCK;
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +36,12 @@ impl PagesConfig {
             (
                 self.step_bytes > HEAD_BLOCKS * BLOCK && self.step_bytes.is_multiple_of(BLOCK),
                 "a step of the page file is more than 256 KiB and a multiple of 4096",
+            ),
+            (
+                self.first_bytes > HEAD_BLOCKS * BLOCK
+                    && self.first_bytes <= self.bytes_max
+                    && self.first_bytes.is_multiple_of(BLOCK),
+                "a new page file is more than 256 KiB and a multiple of 4096",
             ),
             (
                 self.bytes_max >= self.step_bytes && self.bytes_max.is_multiple_of(BLOCK),
@@ -65,9 +69,8 @@ impl<D: Disk, R: Runtime> Pages<D, R> {
         let length = match length {
             Some(length) => length,
             None => {
-                let first_bytes = config.step_bytes.min(FIRST_BYTES);
-                disk.create(FileId::Pages, first_bytes).await?;
-                first_bytes
+                disk.create(FileId::Pages, config.first_bytes).await?;
+                config.first_bytes
             }
         };
         if length < (HEAD_BLOCKS + 1) * BLOCK {

@@ -42,6 +42,8 @@ pub struct PagesConfig {
     pub node: NodeId,
     /// The shard; a file of another one is refused.
     pub shard: ShardId,
+    /// How long a new file is, a multiple of 4096.
+    pub first_bytes: u64,
     /// The file grows by this much, a multiple of 4096, when less than half of it is free.
     pub step_bytes: u64,
     /// The file grows to at most this.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     disk::Disk,
-    engine::Pace,
+    pace::Pace,
     runtime::Runtime,
     space::{Batch, Pages, RootReference},
     table::{self, Held},

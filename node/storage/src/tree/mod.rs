@@ -3,7 +3,7 @@
 //! - [`page`] is what its pages have in common, [`leaf`] and [`inner`] are its two kinds.
 //! - [`merge`](merge()) makes a new tree of an old one and the changes of a table, copying only what
 //!   changes; [`builder`] puts pages together.
-//! - [`read`] finds keys and ranges.
+//! - [`read`] finds keys and ranges; [`verify`] looks at every page.
 //!
 //! A tree is known by its root reference, and each page by the reference in its parent: place, checksum,
 //! and what is below. Nothing of a tree ever changes, so readers need no latches, and a tree stays
@@ -17,6 +17,9 @@ pub mod leaf;
 mod merge;
 pub mod page;
 mod read;
+#[cfg(all(test, feature = "fault-disk"))]
+mod tests;
+pub mod verify;
 
 pub(crate) use merge::merge;
 pub(crate) use read::{Leaf, get, leaf_before, leaf_from, release};

@@ -118,19 +118,3 @@ pub fn try_items(
         lower.push(0);
     }
 }
-
-/// The seeds of a random test: the one in `EVENKEEL_SEED`, the range `a..b` in `EVENKEEL_SEEDS`, or
-/// the first `count`.
-pub fn seeds(count: u64) -> std::ops::Range<u64> {
-    let number = |text: &str| text.parse::<u64>().expect("a seed is a number");
-    if let Ok(seed) = std::env::var("EVENKEEL_SEED") {
-        return number(&seed)..number(&seed) + 1;
-    }
-    match std::env::var("EVENKEEL_SEEDS") {
-        Ok(range) => {
-            let (first, end) = range.split_once("..").expect("EVENKEEL_SEEDS is a range a..b");
-            number(first)..number(end)
-        }
-        Err(_) => 0..count,
-    }
-}
