@@ -64,9 +64,18 @@ pub struct LocalConfig {
     pub admin: SocketAddr,
     /// Whether the router verifies signatures.
     pub authentication: AuthenticationMode,
+    /// Memory of all shards together, in MiB: one half for what is not in trees yet, one for pages of them.
+    pub memory_mib: u32,
     /// What the admin endpoint shows.
     pub metrics: MetricsRenderer,
 }
+
+/// Memory of all shards together unless told otherwise.
+pub const MEMORY_MIB_DEFAULT: u32 = 1536;
+/// What a shard needs at least.
+const SHARD_MEMORY_BYTES_MIN: u64 = 32 << 20;
+/// Space for the log of a shard.
+const WAL_BYTES_MAX: u64 = 512 << 20;
 
 impl LocalConfig {
     /// What benches measure: three nodes of one core on free ports, with nothing beside the requests.
@@ -78,6 +87,7 @@ impl LocalConfig {
             http: SocketAddr::new(HOST, 0),
             admin: SocketAddr::new(HOST, 0),
             authentication: AuthenticationMode::Off,
+            memory_mib: MEMORY_MIB_DEFAULT,
             metrics: Arc::new(String::new),
         }
     }
@@ -95,6 +105,14 @@ pub enum LocalError {
         value: u16,
         /// Most that is allowed.
         max: u16,
+    },
+    /// The shards need more memory.
+    #[error("--memory-mib {mib}: this many shards need at least {least_mib}")]
+    Memory {
+        /// What it was.
+        mib: u32,
+        /// What is needed.
+        least_mib: u64,
     },
     /// A flag contradicts what the directory was made with.
     #[error("{} was made with {flag} {made}, not {asked}; leave the flag out, or choose another directory", data.display())]
@@ -202,7 +220,8 @@ impl LocalCluster {
         if !key_file.exists() {
             SealingKey::create(&key_file)?;
         }
-        let (entries, nodes) = start_nodes_on_free_ports(&config.data, &made)?;
+        let storage = storage_section(config.memory_mib, &made)?;
+        let (entries, nodes) = start_nodes_on_free_ports(&config.data, &made, &storage)?;
         match start_router(&config, &made, &entries) {
             Ok(router) => Ok(LocalCluster { data: config.data, nodes, router, _lock: lock }),
             Err(error) => {
@@ -336,12 +355,13 @@ fn random_u64() -> u64 {
 fn start_nodes_on_free_ports(
     data: &Path,
     made: &Made,
+    storage: &StorageSection,
 ) -> Result<(Vec<NodeEntry>, Vec<NodeHandle>), LocalError> {
     let mut tries = 0;
     loop {
         let entries = choose_entries(made)?;
         for entry in &entries {
-            write_toml(&node_file(data, entry.id), &node_config(made, &entries, entry.id))?;
+            write_toml(&node_file(data, entry.id), &node_config(made, &entries, entry.id, storage))?;
         }
         tries += 1;
         match start_nodes(data, &entries) {
@@ -400,7 +420,7 @@ fn node_file(data: &Path, id: u32) -> PathBuf {
     data.join(format!("node-{id}")).join("node.toml")
 }
 
-fn node_config(made: &Made, entries: &[NodeEntry], id: u32) -> NodeConfig {
+fn node_config(made: &Made, entries: &[NodeEntry], id: u32, storage: &StorageSection) -> NodeConfig {
     NodeConfig {
         node: NodeSection { id, data: "data".into(), pin: false },
         cluster: ClusterSection {
@@ -409,8 +429,27 @@ fn node_config(made: &Made, entries: &[NodeEntry], id: u32) -> NodeConfig {
             nodes: entries.to_vec(),
         },
         tls: tls_section(Path::new("../certs"), "node"),
-        storage: StorageSection { wal_segment_bytes: WAL_SEGMENT_BYTES, ..StorageSection::default() },
+        storage: storage.clone(),
     }
+}
+
+/// The budgets of each shard.
+fn storage_section(memory_mib: u32, made: &Made) -> Result<StorageSection, LocalError> {
+    let shards = u64::from(made.nodes) * u64::from(made.cores_per_node);
+    let of_shard = (u64::from(memory_mib) << 20) / shards;
+    if of_shard < SHARD_MEMORY_BYTES_MIN {
+        return Err(LocalError::Memory {
+            mib: memory_mib,
+            least_mib: (shards * SHARD_MEMORY_BYTES_MIN) >> 20,
+        });
+    }
+    Ok(StorageSection {
+        wal_segment_bytes: WAL_SEGMENT_BYTES,
+        wal_bytes_max: WAL_BYTES_MAX,
+        table_bytes_max: of_shard / 2,
+        page_cache_bytes: of_shard / 2,
+        ..StorageSection::default()
+    })
 }
 
 fn tls_section(directory: &Path, role: &str) -> TlsSection {

@@ -8,7 +8,7 @@ use crate::{client_config, demo, telemetry, user};
 use clap::Args;
 use evenkeel_authentication::access_key::open_secret;
 use evenkeel_authentication::{AccessKey, KeyFileError, SealError, SealingKey};
-use evenkeel_bench::local::{LocalCluster, LocalConfig, LocalError};
+use evenkeel_bench::local::{LocalCluster, LocalConfig, LocalError, MEMORY_MIB_DEFAULT};
 use evenkeel_client::{Client, UserAction};
 use evenkeel_router::config::AuthenticationMode;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,6 +41,9 @@ pub struct DevArguments {
     /// Whether requests must be signed with an access key of the cluster: off, warn or enforce.
     #[arg(long, value_name = "MODE", default_value = "off")]
     authentication: AuthenticationMode,
+    /// Memory of all shards together, in MiB: one half for what is not in trees yet, one for pages of them.
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB_DEFAULT)]
+    memory_mib: u32,
     /// Show the whole path on a temporary cluster, then exit.
     #[arg(long, conflicts_with_all = ["data", "port"])]
     demo: bool,
@@ -82,6 +85,7 @@ impl DevArguments {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port)),
             authentication: self.authentication,
+            memory_mib: self.memory_mib,
             metrics,
         }
     }

@@ -1,5 +1,7 @@
 //! Trees against an ordered map: random merges on a disk in memory, every page looked at after each.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 use super::*;
 use crate::{
     memory::{MemoryDisk, Random, TestRuntime},
