@@ -20,5 +20,5 @@ pub use ids::{Ballot, ClusterId, Generation, NodeId, PartitionId, ShardId, Slot,
 pub use item::{ItemError, ItemView, StoredHeader, encode_item, stamp_item};
 pub use key::{KeyAttribute, KeySchema, KeyType, KeyValue};
 pub use number::{Number, NumberError};
-pub use time::{HybridClock, Timestamp};
+pub use time::{HybridClock, LogTime, Timestamp};
 pub use value::{ArchivedAttribute, ArchivedAttributeValue, Attribute, AttributeValue, Attributes};

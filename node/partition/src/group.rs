@@ -83,8 +83,9 @@ impl Places {
         self.known.iter().find(|known| known.0 == member)?.2
     }
 
-    pub fn member_on(&self, core: usize) -> Option<MemberId> {
-        self.known.iter().find(|known| known.2 == Some(core)).map(|known| known.0)
+    /// Whether a member that this one has heard of lives on a core.
+    pub fn is_on(&self, core: usize) -> bool {
+        self.known.iter().any(|known| known.2 == Some(core))
     }
 
     /// The members with their places.
@@ -143,6 +144,12 @@ impl Group {
             alarm: None,
             announcements: 0,
         }
+    }
+
+    /// The present member that lives on a core.
+    pub fn member_on(&self, core: usize) -> Option<MemberId> {
+        let ids = self.replica.configuration().ids();
+        ids.iter().copied().find(|&id| self.places.core(id) == Some(core))
     }
 
     pub fn leads(&self) -> bool {
@@ -356,13 +363,10 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         }
         let Group { sessions, pending_tokens, .. } = group;
         self.engine.apply(self.row().id, slot, |entry| {
-            if entry.note.is_empty() || entry.lasting {
-                return;
-            }
-            if let Some(note) = TokenNote::decode(&entry.note) {
-                pending_tokens.remove(&(note.token.session, note.token.sequence));
-                sessions.record(&note, entry.slot, entry.timestamp, first_image(entry));
-            }
+            let note = (!entry.lasting).then(|| TokenNote::decode(&entry.note)).flatten();
+            let Some(note) = note else { return sessions.pass(entry.timestamp) };
+            pending_tokens.remove(&(note.token.session, note.token.sequence));
+            sessions.record(&note, entry.slot, entry.timestamp, first_image(entry));
         });
         self.set_applied(slot);
         group.announcements = ANNOUNCEMENTS;
@@ -401,7 +405,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
 
     /// Support with a core began or lapsed; if a member of this group lives there, it matters here.
     pub(crate) fn on_liveness(&self, core: usize) {
-        if self.group.borrow().places.member_on(core).is_some() {
+        if self.group.borrow().places.is_on(core) {
             self.tell(Input::Liveness);
         }
     }

@@ -2,21 +2,24 @@
 //!
 //! A token is a session and a sequence in it. The outcome of a write is recorded when its entry is
 //! applied, on every replica alike, from what stands in the entry; it is forgotten below the session's
-//! lowest unanswered sequence, 30 s of entry time after it was made, or when there are too many bytes.
-//! Conditions that failed are not recorded. It knows no clock but the entries'.
+//! lowest unanswered sequence, 30 s of the log's own time after it was made, or when there are too many
+//! bytes. Conditions that failed are not recorded. It knows no clock but the log's, in which a wall clock
+//! that jumps ahead counts for little: else a jump would have a repeated write applied twice.
 //!
 //! ```text
 //! note of an entry   session u128, sequence u64, lowest unanswered u64, flags u32 (1: new image wanted),
 //!                    old image u32 length + 1 or 0, then its bytes
-//! outcomes           count u32, then for each by age: a note, slot u64, timestamp u64, new image as above
+//! outcomes           timestamp u64 of the last entry, nanoseconds u64 that had passed in the log, count u32,
+//!                    then for each by age: a note, slot u64, when it was made u64 by the same nanoseconds,
+//!                    new image as above
 //! ```
 
 use crate::bytes::{Reader, Writer};
-use evenkeel_model::{Slot, Timestamp};
+use evenkeel_model::{LogTime, Slot, Timestamp};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
-/// For how long outcomes are known, in entry time.
+/// For how long outcomes are known, in the log's time.
 pub const OUTCOMES_KEPT_NS: u64 = 30_000_000_000;
 /// Most bytes of outcomes of one partition; beyond them the oldest are forgotten. With what else is written
 /// down beside a snapshot they fit into a frame of the log.
@@ -65,16 +68,18 @@ pub(crate) struct TokenNote<'a> {
 #[derive(Debug, Default)]
 struct Session {
     lowest: u64,
-    outcomes: BTreeMap<u64, (Timestamp, Recorded)>,
+    /// With when it was made.
+    outcomes: BTreeMap<u64, (u64, Recorded)>,
 }
 
 /// The outcomes of a partition.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     sessions: HashMap<u128, Session>,
-    /// By rising timestamp.
-    ages: VecDeque<(Timestamp, u128, u64)>,
+    /// The oldest first: when it was made, session and sequence.
+    ages: VecDeque<(u64, u128, u64)>,
     bytes: usize,
+    time: LogTime,
 }
 
 impl TokenNote<'_> {
@@ -118,32 +123,38 @@ impl Sessions {
     pub fn record(&mut self, note: &TokenNote<'_>, slot: Slot, timestamp: Timestamp, new: Option<&Rc<[u8]>>) {
         let old = note.old.map(Rc::from);
         let recorded = Recorded { slot, old, new: new.filter(|_| note.wants_new).cloned() };
-        self.keep(note.token, timestamp, recorded);
-        self.expire(timestamp);
+        let made_ns = self.time.advance(timestamp);
+        self.keep(note.token, made_ns, recorded);
+        self.expire(made_ns);
     }
 
-    fn keep(&mut self, token: RequestToken, timestamp: Timestamp, recorded: Recorded) {
+    /// Takes note of an entry without a token: time has passed.
+    pub fn pass(&mut self, timestamp: Timestamp) {
+        self.time.advance(timestamp);
+    }
+
+    fn keep(&mut self, token: RequestToken, made_ns: u64, recorded: Recorded) {
         let session = self.sessions.entry(token.session).or_default();
         session.lowest = session.lowest.max(token.lowest);
         let kept = session.outcomes.split_off(&session.lowest);
         let forgotten = std::mem::replace(&mut session.outcomes, kept);
         self.bytes += recorded.bytes();
-        let replaced = session.outcomes.insert(token.sequence, (timestamp, recorded));
+        let replaced = session.outcomes.insert(token.sequence, (made_ns, recorded));
         let gone = forgotten.into_values().chain(replaced).map(|(_, recorded)| recorded.bytes());
         self.bytes -= gone.sum::<usize>();
-        self.ages.push_back((timestamp, token.session, token.sequence));
+        self.ages.push_back((made_ns, token.session, token.sequence));
     }
 
-    /// Forgets what is too old at `now`, and the oldest if there is too much.
-    fn expire(&mut self, now: Timestamp) {
-        while let Some(&(timestamp, id, sequence)) = self.ages.front() {
-            let old = timestamp.0.saturating_add(OUTCOMES_KEPT_NS) < now.0;
+    /// Forgets what is too old now, and the oldest if there is too much.
+    fn expire(&mut self, now_ns: u64) {
+        while let Some(&(made_ns, id, sequence)) = self.ages.front() {
+            let old = made_ns.saturating_add(OUTCOMES_KEPT_NS) < now_ns;
             if !old && self.bytes <= OUTCOMES_BYTES_MAX {
                 return;
             }
             self.ages.pop_front();
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            if session.outcomes.get(&sequence).is_some_and(|(kept, _)| *kept == timestamp) {
+            if session.outcomes.get(&sequence).is_some_and(|(kept, _)| *kept == made_ns) {
                 let (_, recorded) = session.outcomes.remove(&sequence).expect("looked up on the line above");
                 self.bytes -= recorded.bytes();
             }
@@ -154,20 +165,22 @@ impl Sessions {
     }
 
     pub fn write(&self, to: &mut Writer) {
+        to.u64(self.time.last.0);
+        to.u64(self.time.elapsed_ns);
         let count_at = to.bytes.len();
         to.u32(0);
         let mut count = 0u32;
-        for &(timestamp, session, sequence) in &self.ages {
+        for &(made_ns, session, sequence) in &self.ages {
             let Some(known) = self.sessions.get(&session) else { continue };
             let Some((kept, recorded)) = known.outcomes.get(&sequence) else { continue };
-            if *kept != timestamp {
+            if *kept != made_ns {
                 continue;
             }
             let token = RequestToken { session, sequence, lowest: known.lowest };
             let (wants_new, old) = (recorded.new.is_some(), recorded.old.as_deref());
             TokenNote { token, wants_new, old }.write(to);
             to.u64(recorded.slot.0);
-            to.u64(timestamp.0);
+            to.u64(made_ns);
             to.optional(recorded.new.as_deref());
             count += 1;
         }
@@ -175,12 +188,13 @@ impl Sessions {
     }
 
     pub fn read(from: &mut Reader<'_>) -> Option<Sessions> {
-        let mut sessions = Sessions::default();
+        let time = LogTime { last: Timestamp(from.u64()?), elapsed_ns: from.u64()? };
+        let mut sessions = Sessions { time, ..Sessions::default() };
         for _ in 0..from.u32()? {
             let note = TokenNote::read(from)?;
-            let (slot, timestamp) = (Slot(from.u64()?), Timestamp(from.u64()?));
+            let (slot, made_ns) = (Slot(from.u64()?), from.u64()?);
             let (old, new) = (note.old.map(Rc::from), from.optional()?.map(Rc::from));
-            sessions.keep(note.token, timestamp, Recorded { slot, old, new });
+            sessions.keep(note.token, made_ns, Recorded { slot, old, new });
         }
         Some(sessions)
     }
@@ -225,13 +239,22 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_forgotten_after_thirty_seconds_of_entry_time() {
+    fn outcomes_are_forgotten_after_thirty_seconds_of_the_logs_time() {
         let mut sessions = Sessions::default();
-        record(&mut sessions, 1, 0, 0);
-        record(&mut sessions, 2, 0, OUTCOMES_KEPT_NS);
+        let second = 1_000_000_000;
+        (1..=31).for_each(|at| record(&mut sessions, at, 0, at * second));
         assert_eq!(slot(&sessions, 1), Some(1));
-        record(&mut sessions, 3, 0, OUTCOMES_KEPT_NS + 1);
+        sessions.pass(Timestamp(31 * second + 1));
+        record(&mut sessions, 32, 0, 31 * second + 2);
         assert_eq!((slot(&sessions, 1), slot(&sessions, 2)), (None, Some(2)));
+    }
+
+    #[test]
+    fn a_wall_clock_that_jumps_ahead_has_no_outcome_forgotten() {
+        let mut sessions = Sessions::default();
+        record(&mut sessions, 1, 0, 1);
+        record(&mut sessions, 2, 0, 3_600_000_000_000);
+        assert_eq!((slot(&sessions, 1), slot(&sessions, 2)), (Some(1), Some(2)));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
         recovery::RecordPlace,
     },
 };
-use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
+use evenkeel_model::{Ballot, Generation, LogTime, PartitionId, Slot, Timestamp};
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry as MapEntry},
     rc::Rc,
@@ -101,7 +101,9 @@ impl PendingKey {
 struct Recovering {
     begun: Option<Vec<u8>>,
     state: Option<Vec<u8>>,
-    noted: VecDeque<Entry>,
+    /// With when each was made, by the log's time.
+    noted: VecDeque<(u64, Entry)>,
+    time: LogTime,
 }
 
 impl Partition {
@@ -442,16 +444,17 @@ impl Partition {
     }
 
     /// The log says that it is chosen up to `slot`. What an owner has to remember of the entries is kept for
-    /// it, the notes for `notes_ns` of the entries' time.
+    /// it, the notes for `notes_ns` of the log's time.
     pub(crate) fn replay_chosen(&mut self, slot: Slot, notes_ns: u64) {
         let mut found = std::mem::take(&mut self.found);
         self.apply(slot.min(self.end.slot).max(self.applied.slot), |entry| {
+            let now_ns = found.time.advance(entry.timestamp);
             if entry.lasting {
                 found.state = Some(entry.note.clone());
             } else if !entry.note.is_empty() {
-                found.noted.push_back(entry.clone());
+                found.noted.push_back((now_ns, entry.clone()));
             }
-            let old = |noted: &Entry| noted.timestamp.0.saturating_add(notes_ns) < entry.timestamp.0;
+            let old = |noted: &(u64, Entry)| noted.0.saturating_add(notes_ns) < now_ns;
             while found.noted.front().is_some_and(old) {
                 found.noted.pop_front();
             }
@@ -480,7 +483,7 @@ impl Partition {
             applied: self.applied,
             begun: found.begun,
             state: found.state,
-            noted: found.noted.into(),
+            noted: found.noted.into_iter().map(|(_, entry)| entry).collect(),
             pending: pending.map(|held| (held.entry.clone(), held.checksum)).collect(),
         }
     }

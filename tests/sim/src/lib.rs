@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod faults;
 pub mod machine;
 pub mod network;
+pub mod replicas;
 pub mod run;
 pub mod seen;
 pub mod swarm;

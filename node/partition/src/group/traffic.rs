@@ -95,7 +95,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     pub(crate) fn announcement(&self, core: usize) -> Option<GroupMessage> {
         let group = self.group.borrow();
         let message = group.replica.announcement().filter(|_| group.announcements > 0)?;
-        let to = group.places.member_on(core)?;
+        let to = group.member_on(core)?;
         Some(self.message(&group, to, plain(message)))
     }
 

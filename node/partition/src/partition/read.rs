@@ -63,6 +63,11 @@ pub struct Counts {
 }
 
 impl<D: Disk, R: Runtime> Partition<D, R> {
+    /// Whether a strongly consistent read would be answered at this moment.
+    pub fn serves(&self) -> bool {
+        self.may_read().is_some()
+    }
+
     /// Whether this member may answer strongly consistent reads now; if so, in which reign.
     fn may_read(&self) -> Option<u64> {
         let group = self.group.borrow();
