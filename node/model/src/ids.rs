@@ -78,6 +78,12 @@ pub struct Ballot {
     pub replica: u32,
 }
 
+impl From<&ArchivedBallot> for Ballot {
+    fn from(archived: &ArchivedBallot) -> Self {
+        Ballot { round: archived.round.into(), replica: archived.replica.into() }
+    }
+}
+
 /// A cluster, drawn at random when it is formatted; data and messages of another cluster are refused.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ClusterId(pub u128);

@@ -34,4 +34,4 @@ pub use replica::{Input, Refused, Replica, Standing};
 #[cfg(feature = "traps")]
 pub use settings::Trap;
 pub use settings::{Facts, Grant, ROUND_MAX, Settings, Time};
-pub use support::{Support, SupportSettings, Supports};
+pub use support::{Answer, Support, SupportSettings, Supports};

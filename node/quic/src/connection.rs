@@ -9,6 +9,7 @@ use crate::{
     transport::CloseCode,
 };
 use bytes::Bytes;
+use evenkeel_model::NodeId;
 use evenkeel_wire::Cutter;
 use quinn_proto::{ConnectionHandle, Dir, StreamId};
 use std::{
@@ -53,6 +54,10 @@ pub struct ConnectionState {
     pub quic: RefCell<quinn_proto::Connection>,
     pub phase: Cell<Phase>,
     pub roles: Cell<Roles>,
+    /// The node that the peer's certificate names.
+    pub node: Cell<Option<NodeId>>,
+    /// Datagrams to be sent.
+    pub datagrams: RefCell<Vec<Bytes>>,
     pub lanes: RefCell<HashMap<StreamId, Lane>>,
     /// Lanes that may have something to read.
     pub readable: RefCell<Vec<Lane>>,
@@ -71,7 +76,7 @@ pub struct ConnectionState {
 impl ConnectionState {
     /// Whether lanes are still to be read or written.
     pub fn has_work(&self) -> bool {
-        !self.readable.borrow().is_empty() || !self.writable.borrow().is_empty()
+        !(self.readable.borrow().is_empty() && self.writable.borrow().is_empty())
     }
 
     /// The lane of a stream, made now if it is new.
@@ -114,6 +119,31 @@ impl Connection {
     /// What the peer's certificate lets it be.
     pub fn roles(&self) -> Roles {
         self.state.roles.get()
+    }
+
+    /// The node that the peer's certificate says it is.
+    pub fn node(&self) -> Option<NodeId> {
+        self.state.node.get()
+    }
+
+    /// Most bytes of a datagram, if the peer takes any.
+    pub fn datagram_bytes_max(&self) -> Option<usize> {
+        self.state.quic.borrow_mut().datagrams().max_size()
+    }
+
+    /// Queues a whole frame that travels by itself: it may be lost, and waits for nothing that was sent
+    /// before. One that is too large for the path is lost for certain.
+    ///
+    /// # Errors
+    /// The connection is closed.
+    pub fn send_datagram(&self, frame: Bytes) -> Result<(), Closed> {
+        if self.state.phase.get() == Phase::Lost {
+            return Err(Closed);
+        }
+        self.state.datagrams.borrow_mut().push(frame);
+        count(&self.state.work.counters.frames_sent, 1);
+        self.state.work.add(&self.state);
+        Ok(())
     }
 
     /// Whether this side opened the connection.
@@ -227,6 +257,16 @@ impl Lane {
     /// Bytes queued and not yet handed to the connection.
     pub fn outgoing_bytes(&self) -> usize {
         self.state.outgoing_bytes.get()
+    }
+
+    /// How soon the lane's bytes leave compared with those of other lanes of the connection: greater goes
+    /// first, and 0 is what a lane begins with.
+    pub fn set_priority(&self, priority: i32) {
+        let connection = &self.state.connection;
+        if !self.is_closed() {
+            // A stream that has ended needs none.
+            let _ = connection.quic.borrow_mut().send_stream(self.state.stream).set_priority(priority);
+        }
     }
 
     /// Stops reading the lane, for example because enough requests of it are under way. Frames that

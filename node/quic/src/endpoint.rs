@@ -30,6 +30,11 @@ pub trait Handler {
     /// longer than the request takes, it may keep a whole batch of datagrams in memory.
     fn frame(&self, lane: &Lane, frame: Frame);
 
+    /// A whole frame that came in a datagram; as [`Handler::frame`].
+    fn datagram(&self, connection: &Connection, frame: Frame) {
+        let _ = (connection, frame);
+    }
+
     /// A connection is established, whoever opened it.
     fn opened(&self, connection: &Connection);
 
@@ -151,6 +156,8 @@ impl EndpointState {
             quic: RefCell::new(quic),
             phase: Cell::new(Phase::Handshake),
             roles: Cell::new(Roles::default()),
+            node: Cell::new(None),
+            datagrams: RefCell::default(),
             lanes: RefCell::default(),
             readable: RefCell::default(),
             writable: RefCell::default(),

@@ -8,6 +8,7 @@
 //! - A **connection** is between two certificates of one authority; the names in them are its roles.
 //! - A **lane** is one bidirectional stream of frames, for as long as the connection lives. Frames of
 //!   one lane arrive in order; lanes do not wait for each other.
+//! - A **datagram** is one frame by itself: it may be lost, and waits for nothing.
 //! - A frame whose checksum is wrong ends its connection: nothing behind it can be found.
 //!
 //! It knows nothing of what frames mean.
@@ -29,5 +30,5 @@ pub use evenkeel_wire::frame::{Frame, FrameHeader};
 pub use limits::EndpointLimits;
 pub use reset_key::reset_key;
 pub use shared::EndpointStatistics;
-pub use tls::{ALPN, Role, Roles, SERVER_NAME, TlsError, client_tls, server_tls};
+pub use tls::{ALPN, Role, Roles, SERVER_NAME, TlsError, client_tls, node_name, server_tls};
 pub use transport::CloseCode;

@@ -16,6 +16,8 @@ pub const LANE_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// What a connection keeps for sending again, until the peer has acknowledged it.
 pub const CONNECTION_UNACKNOWLEDGED_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes of datagrams that wait to be sent, or to be read; beyond it the oldest are lost.
+pub const DATAGRAMS_WAITING_BYTES_MAX: usize = 64 * 1024;
 /// First congestion window: what is sent to a fresh peer before it has answered anything.
 pub const INITIAL_WINDOW_BYTES: u64 = 128 * 1024;
 

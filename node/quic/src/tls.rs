@@ -2,8 +2,11 @@
 //!
 //! Both sides show a certificate of the cluster's authority, as servers and as clients, so a
 //! certificate must allow both uses or name none. Its subject alternative names say what its owner
-//! may be: `node.evenkeel`, `router.evenkeel`, `client.evenkeel`, `admin.evenkeel`.
+//! may be: `node.evenkeel`, `router.evenkeel`, `client.evenkeel`, `admin.evenkeel`. A node's certificate
+//! also says which node it is, node 3 by the name `3.node.evenkeel`: with another node's certificate nobody
+//! can pass for it.
 
+use evenkeel_model::NodeId;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     crypto::CryptoProvider,
@@ -55,20 +58,43 @@ impl Roles {
         self.0 & 1 << role as u8 != 0
     }
 
-    /// The roles in a certificate whose chain was verified. One that cannot be read has none.
-    fn of(certificate: &CertificateDer<'_>) -> Roles {
-        let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return Roles::default() };
+    /// The roles in a certificate.
+    fn of(certificate: &webpki::EndEntityCert<'_>) -> Roles {
         let carried = Role::ALL.into_iter().filter(|role| {
             let name = ServerName::try_from(role.name()).expect("the names of roles are valid names");
             certificate.verify_is_valid_for_subject_name(&name).is_ok()
         });
         carried.collect()
     }
+}
 
-    /// The roles in what quinn-proto reports of a peer.
-    pub(crate) fn of_peer(identity: Option<Box<dyn Any>>) -> Roles {
-        let certificates = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        certificates.and_then(|chain| chain.first().map(Roles::of)).unwrap_or_default()
+/// The name in its certificate by which a node is asked for when it must be this one.
+pub fn node_name(node: NodeId) -> String {
+    format!("{node}.{SERVER_NAME}")
+}
+
+/// The node in a certificate, if it names exactly one.
+fn node_of(certificate: &webpki::EndEntityCert<'_>) -> Option<NodeId> {
+    let number = |name: &str| {
+        let number = name.strip_suffix(SERVER_NAME)?.strip_suffix('.')?;
+        number.parse().ok().filter(|parsed: &u32| parsed.to_string() == number)
+    };
+    let mut nodes = certificate.valid_dns_names().filter_map(number);
+    let node = nodes.next()?;
+    nodes.next().is_none().then_some(NodeId(node))
+}
+
+/// Roles and node in what quinn-proto reports of a peer, whose certificates were verified.
+pub(crate) fn identity_of_peer(identity: Option<Box<dyn Any>>) -> (Roles, Option<NodeId>) {
+    let certificates = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
+    certificates.and_then(|chain| chain.first().map(identity_in)).unwrap_or_default()
+}
+
+/// One that cannot be read has neither.
+fn identity_in(certificate: &CertificateDer<'_>) -> (Roles, Option<NodeId>) {
+    match webpki::EndEntityCert::try_from(certificate) {
+        Ok(certificate) => (Roles::of(&certificate), node_of(&certificate)),
+        Err(_) => Default::default(),
     }
 }
 
@@ -197,17 +223,24 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_the_names_in_a_certificate() {
-        let cases: [(&[&str], &[Role]); 4] = [
-            (&["node.evenkeel"], &[Role::Node]),
-            (&["router.evenkeel", "client.evenkeel"], &[Role::Router, Role::Client]),
-            (&["example.com", "admin.evenkeel"], &[Role::Admin]),
-            (&["node.evenkeel.example.com", "127.0.0.1"], &[]),
+    fn roles_and_node_are_the_names_in_a_certificate() {
+        type Case = (&'static [&'static str], &'static [Role], Option<u32>);
+        let cases: [Case; 9] = [
+            (&["node.evenkeel"], &[Role::Node], None),
+            (&["node.evenkeel", "12.node.evenkeel"], &[Role::Node], Some(12)),
+            (&["12.node.evenkeel"], &[], Some(12)),
+            (&["node.evenkeel", "1.node.evenkeel", "2.node.evenkeel"], &[Role::Node], None),
+            (&["node.evenkeel", "012.node.evenkeel", "a.node.evenkeel"], &[Role::Node], None),
+            (&["node.evenkeel", "99999999999.node.evenkeel"], &[Role::Node], None),
+            (&["router.evenkeel", "client.evenkeel"], &[Role::Router, Role::Client], None),
+            (&["example.com", "admin.evenkeel"], &[Role::Admin], None),
+            (&["node.evenkeel.example.com", "127.0.0.1", "3.node.evenkeel.example.com"], &[], None),
         ];
-        for (names, roles) in cases {
-            let found = Roles::of(&CertificateDer::from(certificate(names).0));
-            assert_eq!(found, roles.iter().copied().collect(), "{names:?}");
+        for (names, roles, node) in cases {
+            let found = identity_in(&CertificateDer::from(certificate(names).0));
+            assert_eq!(found, (roles.iter().copied().collect(), node.map(NodeId)), "{names:?}");
         }
+        assert_eq!(node_name(NodeId(12)), "12.node.evenkeel");
     }
 
     #[test]

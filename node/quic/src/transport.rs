@@ -3,8 +3,9 @@
 use crate::{
     endpoint::BindError,
     limits::{
-        CONNECTION_UNACKNOWLEDGED_BYTES_MAX, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES_MAX, IDLE_TIMEOUT_MS,
-        INITIAL_ROUND_TRIP_MS, INITIAL_WINDOW_BYTES, KEEP_ALIVE_MS, LANE_WINDOW_BYTES, LANES_MAX,
+        CONNECTION_UNACKNOWLEDGED_BYTES_MAX, CONNECTION_WINDOW_BYTES, DATAGRAM_BYTES_MAX,
+        DATAGRAMS_WAITING_BYTES_MAX, IDLE_TIMEOUT_MS, INITIAL_ROUND_TRIP_MS, INITIAL_WINDOW_BYTES,
+        KEEP_ALIVE_MS, LANE_WINDOW_BYTES, LANES_MAX,
     },
     reset_key::ResetKey,
 };
@@ -50,7 +51,8 @@ fn transport(keep_alive: bool) -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
         .send_window(CONNECTION_UNACKNOWLEDGED_BYTES_MAX)
         .initial_rtt(Duration::from_millis(INITIAL_ROUND_TRIP_MS))
-        .datagram_receive_buffer_size(None)
+        .datagram_receive_buffer_size(Some(DATAGRAMS_WAITING_BYTES_MAX))
+        .datagram_send_buffer_size(DATAGRAMS_WAITING_BYTES_MAX)
         .mtu_discovery_config(Some(discovery))
         .congestion_controller_factory(Arc::new(cubic))
         .keep_alive_interval(keep_alive.then(|| Duration::from_millis(u64::from(KEEP_ALIVE_MS))));

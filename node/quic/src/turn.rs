@@ -12,7 +12,7 @@ use crate::{
         CHUNK_BYTES_MAX, LANE_FRAMES_PER_TURN, ROUNDS_PER_TURN, TRANSMIT_BYTES_MAX, TRANSMITS_PER_TURN,
     },
     shared::count,
-    tls::Roles,
+    tls::identity_of_peer,
     transport::CloseCode,
 };
 use bytes::BytesMut;
@@ -265,7 +265,9 @@ impl<H: Handler> Turner<H> {
         match event {
             Event::Connected => {
                 let identity = connection.quic.borrow().crypto_session().peer_identity();
-                connection.roles.set(Roles::of_peer(identity));
+                let (roles, node) = identity_of_peer(identity);
+                connection.roles.set(roles);
+                connection.node.set(node);
                 connection.phase.set(Phase::Open);
                 count(&self.state.work.counters.connections_opened, 1);
                 self.state.notify();
@@ -282,10 +284,26 @@ impl<H: Handler> Turner<H> {
             Event::Stream(StreamEvent::Stopped { id, .. }) => {
                 with_lane(connection, id, |lane| self.end_lane(connection, lane));
             }
-            Event::Stream(_)
-            | Event::HandshakeDataReady
-            | Event::DatagramReceived
-            | Event::DatagramsUnblocked => {}
+            Event::DatagramReceived => self.take_datagrams(connection),
+            Event::Stream(_) | Event::HandshakeDataReady | Event::DatagramsUnblocked => {}
+        }
+    }
+
+    /// Hands on what came in datagrams; what is no whole frame is dropped as if it had been lost.
+    fn take_datagrams(&self, connection: &Rc<ConnectionState>) {
+        loop {
+            let datagram = connection.quic.borrow_mut().datagrams().recv();
+            let Some(bytes) = datagram else { return };
+            match frame::open_whole(bytes) {
+                Ok(frame) => {
+                    count(&self.state.work.counters.frames_received, 1);
+                    self.handler.datagram(&Connection { state: Rc::clone(connection) }, frame);
+                }
+                Err(error) => {
+                    tracing::warn!(remote = %connection.remote, %error, "malformed datagram");
+                    count(&self.state.work.counters.frames_malformed, 1);
+                }
+            }
         }
     }
 
@@ -301,6 +319,7 @@ impl<H: Handler> Turner<H> {
         lanes.values().for_each(Lane::close);
         connection.readable.borrow_mut().clear();
         connection.writable.borrow_mut().clear();
+        connection.datagrams.borrow_mut().clear();
         self.state.notify();
         if before == Phase::Open {
             count(&self.state.work.counters.connections_lost, 1);
@@ -394,6 +413,11 @@ impl<H: Handler> Turner<H> {
             }
         }
         keep_memory(lanes, &mut connection.writable.borrow_mut());
+        let mut datagrams = connection.datagrams.borrow_mut();
+        for datagram in datagrams.drain(..) {
+            // The oldest give way if there is no room; one that no path carries is lost.
+            let _ = connection.quic.borrow_mut().datagrams().send(datagram, true);
+        }
     }
 
     fn write_lane(&self, connection: &ConnectionState, lane: &Lane) -> Result<(), WriteError> {

@@ -5,7 +5,10 @@ mod common;
 
 use bytes::Bytes;
 use common::{Authority, Recorder, on_a_core, sealed, serve};
-use evenkeel_quic::{CloseCode, ConnectError, Connection, Endpoint, Lane, Role, SERVER_NAME, limits};
+use evenkeel_model::NodeId;
+use evenkeel_quic::{
+    CloseCode, ConnectError, Connection, Endpoint, Lane, Role, SERVER_NAME, limits, node_name,
+};
 use evenkeel_wire::frame::HEADER_BYTES;
 use std::{
     cell::{Cell, RefCell},
@@ -139,6 +142,76 @@ fn each_side_sees_the_roles_of_the_other() {
         assert_eq!(accepted.roles(), [Role::Admin, Role::Router].into_iter().collect());
         assert!(!accepted.roles().contains(Role::Node) && !accepted.is_outgoing());
         assert_eq!(accepted.remote_address(), client.local_addr());
+    });
+}
+
+#[test]
+fn a_node_proves_which_one_it_is_and_no_other_passes_for_it() {
+    on_a_core(|core| async move {
+        let authority = Authority::new();
+        let serving = Recorder::silent();
+        let names = |node: u32| [SERVER_NAME.to_owned(), node_name(NodeId(node))];
+        let identity = |node| authority.issue(&names(node).each_ref().map(String::as_str));
+        let first = serve(&core, identity(1).config(), &Recorder::silent());
+        let second = serve(&core, identity(2).config(), &serving);
+        let to_second = second.local_addr();
+        let connection = first.connect(to_second, &node_name(NodeId(2))).await.unwrap();
+        assert_eq!(connection.node(), Some(NodeId(2)));
+        assert_eq!(serving.until(|log| log.opened.pop()).await.node(), Some(NodeId(1)));
+        let refused = first.connect(to_second, &node_name(NodeId(3))).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Lost { .. }), "{refused}");
+    });
+}
+
+#[test]
+fn datagrams_arrive_by_themselves_and_too_large_ones_never() {
+    on_a_core(|core| async move {
+        let authority = Authority::new();
+        let (asking, serving) = (Recorder::silent(), Recorder::silent());
+        let client = serve(&core, authority.issue(&["node.evenkeel"]).config(), &asking);
+        let server = serve(&core, authority.issue(&["node.evenkeel"]).config(), &serving);
+        let connection = connect(&client, &server).await;
+        let most = connection.datagram_bytes_max().unwrap();
+        assert!(most > 1000, "{most}");
+        for bytes in [0, 1, 500, limits::DATAGRAM_BYTES_MAX as usize, 1 << 20, 900] {
+            connection.send_datagram(sealed(&body(bytes, 1), bytes as u64)).unwrap();
+        }
+        // Noise is dropped, and the connection lives on.
+        connection.send_datagram(Bytes::from_static(&[7; 100])).unwrap();
+        connection.send_datagram(sealed(b"last", 7)).unwrap();
+        let bodies = serving
+            .until(|log| {
+                log.datagrams
+                    .iter()
+                    .any(|frame| frame.header.request_id == 7)
+                    .then(|| log.datagrams.iter().map(|frame| frame.body.len()).collect::<Vec<_>>())
+            })
+            .await;
+        assert_eq!(bodies, [0, 1, 500, 900, 4]);
+        // They go both ways.
+        let accepted = serving.until(|log| log.opened.pop()).await;
+        accepted.send_datagram(sealed(b"back", 1)).unwrap();
+        assert_eq!(&asking.until(|log| log.datagrams.pop()).await.body[..], b"back");
+    });
+}
+
+#[test]
+fn a_lane_of_greater_priority_does_not_wait_for_others() {
+    on_a_core(|core| async move {
+        let authority = Authority::new();
+        let serving = Recorder::silent();
+        let client = serve(&core, authority.issue(&["node.evenkeel"]).config(), &Recorder::silent());
+        let server = serve(&core, authority.issue(&["node.evenkeel"]).config(), &serving);
+        let connection = connect(&client, &server).await;
+        let (bulk, urgent) = (connection.open_lane().unwrap(), connection.open_lane().unwrap());
+        bulk.set_priority(-1);
+        for id in 0..4 {
+            bulk.send(sealed(&body(1 << 20, 0), id)).unwrap();
+        }
+        urgent.send(sealed(b"urgent", 99)).unwrap();
+        let order: Vec<u64> =
+            serving.frames(5).await.iter().map(|(_, frame)| frame.header.request_id).collect();
+        assert_eq!(order, [99, 0, 1, 2, 3]);
     });
 }
 

@@ -12,6 +12,8 @@ pub mod message;
 pub mod refusal;
 
 pub use cutter::Cutter;
-pub use frame::{BODY_BYTES_MAX, Frame, FrameError, FrameHeader, HEADER_BYTES, PROTOCOL_VERSION};
+pub use frame::{
+    BODY_BYTES_MAX, Frame, FrameError, FrameHeader, HEADER_BYTES, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN,
+};
 pub use message::{DecodeError, Kind, Message, decode, encode};
 pub use refusal::{Refusal, RefusalCode};

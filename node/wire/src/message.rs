@@ -10,6 +10,7 @@ use rkyv::with::{InlineAsBox, Map};
 use rkyv::{Archive, Portable, Serialize, rancor};
 
 mod control;
+pub mod peer;
 
 pub use control::*;
 
@@ -45,6 +46,16 @@ pub enum Kind {
     CreatePartition = 0x0020,
     /// [`DropPartition`].
     DropPartition = 0x0021,
+    /// [`peer::Join`].
+    Join = 0x0040,
+    /// [`peer::CoreSupport`].
+    CoreSupport = 0x0041,
+    /// [`peer::Group`].
+    Group = 0x0042,
+    /// [`peer::Chunk`].
+    Chunk = 0x0043,
+    /// [`peer::ChunksTaken`].
+    ChunksTaken = 0x0044,
     /// [`Welcome`].
     Welcome = 0x8001,
     /// [`Found`].
@@ -63,12 +74,14 @@ pub enum Kind {
     Table = 0x8010,
     /// [`Done`], to change user, create and drop partition.
     Done = 0x8020,
+    /// [`peer::Joined`].
+    Joined = 0x8040,
     /// [`crate::Refusal`], to anything.
     Refusal = 0xFFFF,
 }
 
 impl Kind {
-    const ALL: [Kind; 24] = [
+    const ALL: [Kind; 30] = [
         Kind::Hello,
         Kind::Get,
         Kind::Put,
@@ -83,6 +96,11 @@ impl Kind {
         Kind::ChangeUser,
         Kind::CreatePartition,
         Kind::DropPartition,
+        Kind::Join,
+        Kind::CoreSupport,
+        Kind::Group,
+        Kind::Chunk,
+        Kind::ChunksTaken,
         Kind::Welcome,
         Kind::Found,
         Kind::Written,
@@ -92,6 +110,7 @@ impl Kind {
         Kind::PartitionCounts,
         Kind::Table,
         Kind::Done,
+        Kind::Joined,
         Kind::Refusal,
     ];
 
@@ -372,6 +391,9 @@ kinds!(
     ChangeUser => ChangeUser,
     Table<'_> => Table,
     CreatePartition<'_> => CreatePartition, DropPartition => DropPartition, Done => Done,
+    peer::Join => Join, peer::Joined => Joined,
+    peer::CoreSupport => CoreSupport, peer::Group<'_> => Group,
+    peer::Chunk<'_> => Chunk, peer::ChunksTaken => ChunksTaken,
 );
 
 /// Why a frame's body is not the message wanted.

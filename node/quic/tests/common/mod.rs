@@ -78,6 +78,7 @@ pub struct Log {
     pub closed: Vec<ConnectionId>,
     pub lanes_closed: usize,
     pub frames: Vec<(Lane, Frame)>,
+    pub datagrams: Vec<Frame>,
     waker: Option<Waker>,
 }
 
@@ -139,6 +140,10 @@ impl Handler for Recorder {
     fn frame(&self, lane: &Lane, frame: Frame) {
         (self.answer)(lane, &frame);
         self.note(|log| log.frames.push((lane.clone(), frame)));
+    }
+
+    fn datagram(&self, _: &Connection, frame: Frame) {
+        self.note(|log| log.datagrams.push(frame));
     }
 
     fn opened(&self, connection: &Connection) {
