@@ -17,6 +17,7 @@ mod control;
 mod drop_guard;
 mod identity;
 mod limits;
+mod links;
 mod peers;
 mod process;
 mod report;
