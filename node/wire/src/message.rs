@@ -9,6 +9,7 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::with::{InlineAsBox, Map};
 use rkyv::{Archive, Portable, Serialize, rancor};
 
+mod consensus;
 mod control;
 pub mod peer;
 
