@@ -1,17 +1,21 @@
-//! Throw-away identities for a cluster on one machine: an authority that lives only while it signs, and
-//! one certificate a role.
+//! Throw-away identities for a cluster on one machine: an authority that lives only while it signs, one
+//! certificate a node and one a role.
 //!
 //! The authority's key is never written, so nobody can sign further identities with it; they are all
-//! made when the cluster's directory is.
+//! made when the cluster's directory is, those of nodes to come included.
 
+use evenkeel_model::NodeId;
+use evenkeel_quic::{SERVER_NAME, node_name};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The roles that get an identity; each is a file `<role>.pem` and `<role>.key`.
-const ROLES: [&str; 4] = ["node", "router", "client", "admin"];
+/// The roles besides nodes that get an identity; each is a file `<role>.pem` and `<role>.key`.
+const ROLES: [&str; 3] = ["router", "client", "admin"];
+/// Nodes that get one, numbered from 1: `node-<number>.pem` and `node-<number>.key`.
+pub const NODES: u32 = 16;
 /// File of the authority's certificate.
 const AUTHORITY: &str = "ca.pem";
 
@@ -30,7 +34,7 @@ pub enum CertificateError {
     #[error("certificate of {role}: {source}")]
     Sign {
         /// For whom.
-        role: &'static str,
+        role: String,
         /// What is wrong.
         source: rcgen::Error,
     },
@@ -47,7 +51,7 @@ pub struct IdentityFiles {
     pub key: PathBuf,
 }
 
-/// The files of a role's identity under a directory.
+/// The files of an identity under a directory: that of a role, or of a node by [`node`].
 pub fn files(directory: &Path, role: &str) -> IdentityFiles {
     IdentityFiles {
         ca: directory.join(AUTHORITY),
@@ -56,7 +60,18 @@ pub fn files(directory: &Path, role: &str) -> IdentityFiles {
     }
 }
 
-/// Makes an authority and an identity for each role, in files of a directory that only their owner can read.
+/// What the identity of a node is called.
+pub fn node(id: u32) -> String {
+    format!("node-{id}")
+}
+
+/// Whether a directory holds the identities that [`make`] makes.
+pub fn are_made(directory: &Path) -> bool {
+    // The authority's certificate is written last.
+    directory.join(AUTHORITY).exists() && files(directory, &node(NODES)).key.exists()
+}
+
+/// Makes an authority and an identity for each role and node, in files of a directory that only their owner can read.
 ///
 /// # Errors
 /// See [`CertificateError`].
@@ -68,14 +83,17 @@ pub fn make(directory: &Path) -> Result<(), CertificateError> {
     fs::create_dir_all(directory).map_err(fault(directory))?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(fault(directory))?;
     let (authority, issuer) =
-        authority().map_err(|source| CertificateError::Sign { role: "authority", source })?;
-    for role in ROLES {
-        let sign = |source| CertificateError::Sign { role, source };
+        authority().map_err(|source| CertificateError::Sign { role: "authority".to_owned(), source })?;
+    let roles = ROLES.iter().map(|role| (role.to_string(), vec![format!("{role}.evenkeel")]));
+    let node_names = |id| vec![SERVER_NAME.to_owned(), node_name(NodeId(id))];
+    let nodes = (1..=NODES).map(|id| (node(id), node_names(id)));
+    for (role, names) in roles.chain(nodes) {
+        let sign = |source| CertificateError::Sign { role: role.clone(), source };
         let key = KeyPair::generate().map_err(sign)?;
-        let mut params = CertificateParams::new(vec![format!("{role}.evenkeel")]).map_err(sign)?;
+        let mut params = CertificateParams::new(names).map_err(sign)?;
         params.distinguished_name.push(DnType::CommonName, format!("evenkeel {role}"));
         let certificate = params.signed_by(&key, &issuer).map_err(sign)?;
-        let paths = files(directory, role);
+        let paths = files(directory, &role);
         write(&paths.certificate, &certificate.pem(), 0o644)?;
         write(&paths.key, &key.serialize_pem(), 0o600)?;
     }

@@ -66,7 +66,7 @@ impl Echo {
     /// The core could not be started.
     pub fn start(directory: &Path) -> Result<Echo, BenchError> {
         certificates::make(directory)?;
-        let server = endpoint_config(&Pem::load(directory, "node")?)?;
+        let server = endpoint_config(&Pem::load(directory, &certificates::node(1))?)?;
         let client = client_config(&Pem::load(directory, "client")?)?;
         let (stop, stopped) = oneshot::channel();
         let (bound, address) = mpsc::channel();

@@ -319,6 +319,10 @@ fn lock(data: &Path) -> Result<fs::File, LocalError> {
 
 /// Makes the directory, or reads what it was made with and compares.
 fn prepare(config: &LocalConfig) -> Result<Made, LocalError> {
+    let certs = config.data.join(CERTIFICATES);
+    if !certificates::are_made(&certs) {
+        certificates::make(&certs)?;
+    }
     let file = config.data.join(MADE_FILE);
     if !file.exists() {
         return make(config, &file);
@@ -336,7 +340,6 @@ fn prepare(config: &LocalConfig) -> Result<Made, LocalError> {
 }
 
 fn make(config: &LocalConfig, file: &Path) -> Result<Made, LocalError> {
-    certificates::make(&config.data.join(CERTIFICATES))?;
     let random: [u64; 2] = [random_u64(), random_u64()];
     let made = Made {
         cluster: format!("{:016x}{:016x}", random[0], random[1]),
@@ -428,7 +431,7 @@ fn node_config(made: &Made, entries: &[NodeEntry], id: u32, storage: &StorageSec
             catalogue_node: entries[0].id,
             nodes: entries.to_vec(),
         },
-        tls: tls_section(Path::new("../certs"), "node"),
+        tls: tls_section(Path::new("../certs"), &certificates::node(id)),
         storage: storage.clone(),
     }
 }

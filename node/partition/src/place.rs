@@ -12,6 +12,7 @@
 use crate::bytes::{Reader, Writer};
 use evenkeel_model::{NodeId, ShardId};
 use evenkeel_paxos::{Configuration, MEMBERS_MAX, Member, MemberId, MemberKind};
+use std::fmt;
 
 const CHARTER_FORMAT: u32 = 1;
 
@@ -22,6 +23,12 @@ pub struct Place {
     pub node: NodeId,
     /// Its shard.
     pub shard: ShardId,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shard {} of node {}", self.shard, self.node)
+    }
 }
 
 /// A member and where it lives.

@@ -30,5 +30,7 @@ pub use evenkeel_wire::frame::{Frame, FrameHeader};
 pub use limits::EndpointLimits;
 pub use reset_key::reset_key;
 pub use shared::EndpointStatistics;
-pub use tls::{ALPN, Role, Roles, SERVER_NAME, TlsError, client_tls, node_name, server_tls};
+pub use tls::{
+    ALPN, Role, Roles, SERVER_NAME, TlsError, certificate_identity, client_tls, node_name, server_tls,
+};
 pub use transport::CloseCode;

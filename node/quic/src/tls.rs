@@ -84,6 +84,16 @@ fn node_of(certificate: &webpki::EndEntityCert<'_>) -> Option<NodeId> {
     nodes.next().is_none().then_some(NodeId(node))
 }
 
+/// Roles and node in a certificate that its owner is about to show: PEM text, of which the first counts, or
+/// DER bytes.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn certificate_identity(certificate: &[u8]) -> Result<(Roles, Option<NodeId>), TlsError> {
+    let chain = certificates("certificate", certificate)?;
+    Ok(chain.first().map(identity_in).unwrap_or_default())
+}
+
 /// Roles and node in what quinn-proto reports of a peer, whose certificates were verified.
 pub(crate) fn identity_of_peer(identity: Option<Box<dyn Any>>) -> (Roles, Option<NodeId>) {
     let certificates = identity.and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());

@@ -19,7 +19,7 @@
 //!
 //! [tls]                     # PEM files, relative to this file
 //! ca = "ca.pem"
-//! certificate = "node.pem"
+//! certificate = "node.pem"   # must carry the names node.evenkeel and 1.node.evenkeel
 //! key = "node.key"
 //!
 //! [storage]                 # optional, as is each line

@@ -23,7 +23,7 @@ use evenkeel_model::limits::{
 use evenkeel_model::{
     Generation, KeyAttribute, KeySchema, KeyType, NodeId, PartitionId, ShardId, TableId, encode_item, key,
 };
-use evenkeel_partition::{CreateError, ReadError, WriteError};
+use evenkeel_partition::{CreateError, Place, ReadError, WriteError};
 use evenkeel_storage::Runtime;
 use evenkeel_wire::Kind;
 use evenkeel_wire::message::{
@@ -339,7 +339,7 @@ impl Control {
             return Ok(self.shard.create(row.id, &stored).await?);
         }
         let message = CreatePartition { partition: row.id, generation: row.generation, row: &stored };
-        self.peers.call(row.node, row.shard, &message, Kind::Done).await?;
+        self.peers.call(place(row), &message, Kind::Done).await?;
         Ok(())
     }
 
@@ -348,9 +348,13 @@ impl Control {
             return Ok(self.shard.drop_partition(row.id, row.generation).await?);
         }
         let message = DropPartition { partition: row.id, generation: row.generation };
-        self.peers.call(row.node, row.shard, &message, Kind::Done).await?;
+        self.peers.call(place(row), &message, Kind::Done).await?;
         Ok(())
     }
+}
+
+fn place(row: &PartitionRow) -> Place {
+    Place { node: row.node, shard: row.shard }
 }
 
 /// All shards, shard by shard and node by node, so that consecutive partitions are on different nodes.

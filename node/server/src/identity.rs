@@ -1,7 +1,10 @@
 //! The node's certificates, read once at start.
 
 use crate::config::TlsSection;
-use evenkeel_quic::{TlsError, client_tls, reset_key, server_tls};
+use evenkeel_model::NodeId;
+use evenkeel_quic::{
+    Role, SERVER_NAME, TlsError, certificate_identity, client_tls, node_name, reset_key, server_tls,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +20,14 @@ pub enum IdentityError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The certificate is another's.
+    #[error("tls.certificate = {} is not that of node {node}: it must carry the names {SERVER_NAME} and {}", path.display(), node_name(*.node))]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// The node that was to show it.
+        node: NodeId,
     },
     /// The files are not certificates and a key that belong together.
     #[error("certificates: {0}")]
@@ -35,14 +46,18 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads the files that the configuration names.
+    /// Reads the files that the configuration of a node names.
     ///
     /// # Errors
     /// See [`IdentityError`].
-    pub fn load(section: &TlsSection) -> Result<Identity, IdentityError> {
+    pub fn load(node: NodeId, section: &TlsSection) -> Result<Identity, IdentityError> {
         let ca = read("tls.ca", &section.ca)?;
         let certificate = read("tls.certificate", &section.certificate)?;
         let key = read("tls.key", &section.key)?;
+        let (roles, named) = certificate_identity(&certificate)?;
+        if !roles.contains(Role::Node) || named != Some(node) {
+            return Err(IdentityError::Other { path: section.certificate.clone(), node });
+        }
         Ok(Identity {
             server: server_tls(&ca, &certificate, &key)?,
             client: client_tls(&ca, &certificate, &key)?,

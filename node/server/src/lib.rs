@@ -5,7 +5,7 @@
 //! - A shard (`shard.rs`) is one core's thread: disk, engine, partitions, endpoint.
 //! - `service.rs` turns checked frames into calls of partitions and their results into answers.
 //! - `control.rs` creates and deletes tables, by writing the catalogue and telling shards.
-//! - `peers.rs` holds the connections to other shards.
+//! - `links` carries what groups say to each other; `peers.rs` calls other shards; `nodes.rs` knows where they are.
 //!
 //! What is true: a shard listens only when its log has been read and its partitions are open; one
 //! whose log has failed stops the whole node, because a wrong node stops rather than answers.
@@ -18,6 +18,7 @@ mod drop_guard;
 mod identity;
 mod limits;
 mod links;
+mod nodes;
 mod peers;
 mod process;
 mod report;

@@ -2,16 +2,17 @@
 //! when lost. A call is one frame there and one back, matched by request id.
 
 use crate::limits::PEER_CALL_TIMEOUT;
+use crate::nodes::Nodes;
 use evenkeel_driver::Core;
-use evenkeel_model::{ClusterId, NodeId, ShardId};
-use evenkeel_quic::{ConnectionId, Endpoint, Lane, SERVER_NAME};
-use evenkeel_wire::message::{ArchivedWelcome, Hello, NodeAddress, Welcome};
+use evenkeel_model::ClusterId;
+use evenkeel_partition::Place;
+use evenkeel_quic::{CloseCode, ConnectionId, Endpoint, Lane, node_name};
+use evenkeel_wire::message::{ArchivedWelcome, Hello, Welcome};
 use evenkeel_wire::refusal::Refusal;
-use evenkeel_wire::{Frame, Kind, Message, PROTOCOL_VERSION, decode, encode};
+use evenkeel_wire::{Frame, Kind, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, decode, encode, frame};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -20,51 +21,40 @@ use tokio::sync::oneshot;
 /// Why a call to another shard was not answered as hoped.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CallError {
-    /// The shard is not one of the cluster.
-    #[error("shard {shard} of node {node} is not part of the cluster's configuration")]
+    /// Nobody has said where the shard is.
+    #[error("{place} is not known to be part of the cluster")]
     Unknown {
-        /// The node.
-        node: NodeId,
         /// The shard.
-        shard: ShardId,
+        place: Place,
     },
     /// The connection could not be made, or was lost before the answer.
-    #[error("shard {shard} of node {node} cannot be reached: {reason}")]
+    #[error("{place} cannot be reached: {reason}")]
     Unreachable {
-        /// The node.
-        node: NodeId,
         /// The shard.
-        shard: ShardId,
+        place: Place,
         /// What happened.
         reason: String,
     },
     /// The shard answered with a refusal.
-    #[error("shard {shard} of node {node} refused: {message}")]
+    #[error("{place} refused: {message}")]
     Refused {
-        /// The node.
-        node: NodeId,
         /// The shard.
-        shard: ShardId,
+        place: Place,
         /// What it said.
         message: String,
     },
 }
 
-/// The connections of one shard to others.
+/// The connections of one shard to others, and who waits for an answer on any connection it has opened.
 pub struct Peers {
     core: Core,
     endpoint: Endpoint,
     cluster: ClusterId,
     incarnation: u64,
-    nodes: Vec<NodeAddress>,
-    links: RefCell<HashMap<(NodeId, ShardId), Rc<Link>>>,
+    nodes: Rc<Nodes>,
+    links: RefCell<HashMap<Place, Lane>>,
+    waiting: RefCell<HashMap<u64, (ConnectionId, oneshot::Sender<Frame>)>>,
     next_request: Cell<u64>,
-}
-
-struct Link {
-    connection: ConnectionId,
-    lane: Lane,
-    waiting: RefCell<HashMap<u64, oneshot::Sender<Frame>>>,
 }
 
 impl Peers {
@@ -74,7 +64,7 @@ impl Peers {
         endpoint: Endpoint,
         cluster: ClusterId,
         incarnation: u64,
-        nodes: Vec<NodeAddress>,
+        nodes: Rc<Nodes>,
     ) -> Peers {
         Peers {
             core,
@@ -83,6 +73,7 @@ impl Peers {
             incarnation,
             nodes,
             links: RefCell::default(),
+            waiting: RefCell::default(),
             next_request: Cell::new(1),
         }
     }
@@ -93,32 +84,28 @@ impl Peers {
     /// See [`CallError`].
     pub async fn call<M: Message>(
         &self,
-        node: NodeId,
-        shard: ShardId,
+        place: Place,
         message: &M,
         wanted: Kind,
     ) -> Result<Frame, CallError> {
-        let link = self.link(node, shard).await?;
-        let frame = self.exchange(&link, message).await.map_err(|reason| {
-            self.links.borrow_mut().remove(&(node, shard));
-            CallError::Unreachable { node, shard, reason }
+        let lane = self.lane(place).await?;
+        let frame = self.exchange(&lane, message).await.map_err(|reason| {
+            self.links.borrow_mut().remove(&place);
+            CallError::Unreachable { place, reason }
         })?;
         if frame.header.kind == wanted as u16 {
             return Ok(frame);
         }
-        let message = match decode::<Refusal>(&frame) {
-            Ok(refusal) => refusal.message.to_string(),
-            Err(error) => error.to_string(),
-        };
-        Err(CallError::Refused { node, shard, message })
+        Err(CallError::Refused { place, message: refusal_text(&frame) })
     }
 
     /// Takes an answer that arrived on a connection this shard opened.
     pub fn answered(&self, connection: ConnectionId, frame: Frame) {
-        let links = self.links.borrow();
-        let link = links.values().find(|link| link.connection == connection);
-        let waiting = link.and_then(|link| link.waiting.borrow_mut().remove(&frame.header.request_id));
-        if let Some(waiting) = waiting {
+        let mut waiting = self.waiting.borrow_mut();
+        let request_id = frame.header.request_id;
+        if waiting.get(&request_id).is_some_and(|(asked, _)| *asked == connection)
+            && let Some((_, waiting)) = waiting.remove(&request_id)
+        {
             // Whoever waited may have given up in the meantime.
             let _ = waiting.send(frame);
         }
@@ -126,60 +113,76 @@ impl Peers {
 
     /// Takes note that a connection is gone; who waits on it is told.
     pub fn closed(&self, connection: ConnectionId) {
-        self.links.borrow_mut().retain(|_, link| {
-            let keep = link.connection != connection;
-            if !keep {
-                link.waiting.borrow_mut().clear();
-            }
-            keep
-        });
+        self.links.borrow_mut().retain(|_, lane| lane.id().connection != connection);
+        self.waiting.borrow_mut().retain(|_, (asked, _)| *asked != connection);
     }
 
-    async fn link(&self, node: NodeId, shard: ShardId) -> Result<Rc<Link>, CallError> {
-        if let Some(link) = self.links.borrow().get(&(node, shard)) {
-            return Ok(link.clone());
+    async fn lane(&self, place: Place) -> Result<Lane, CallError> {
+        if let Some(lane) = self.links.borrow().get(&place) {
+            return Ok(lane.clone());
         }
-        let address = self.address(node, shard).ok_or(CallError::Unknown { node, shard })?;
-        let unreachable = |reason: String| CallError::Unreachable { node, shard, reason };
-        let connection = self.endpoint.connect(address, SERVER_NAME).await;
+        let lane = self.open(place).await?;
+        self.links.borrow_mut().insert(place, lane.clone());
+        Ok(lane)
+    }
+
+    /// Opens a connection of its own to a shard, greets it, and yields its first lane.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`] and [`CallError::Unreachable`].
+    pub async fn open(&self, place: Place) -> Result<Lane, CallError> {
+        let address = self.nodes.address(place).ok_or(CallError::Unknown { place })?;
+        let unreachable = |reason: String| CallError::Unreachable { place, reason };
+        let connection = self.endpoint.connect(address, &node_name(place.node)).await;
         let connection = connection.map_err(|error| unreachable(error.to_string()))?;
         let lane = connection.open_lane().map_err(|error| unreachable(error.to_string()))?;
-        let link = Rc::new(Link { connection: connection.id(), lane, waiting: RefCell::default() });
-        self.links.borrow_mut().insert((node, shard), link.clone());
-        self.greet(&link, node, shard).await.map_err(|reason| {
-            self.links.borrow_mut().remove(&(node, shard));
-            unreachable(reason)
-        })?;
-        Ok(link)
+        match self.greet(&lane, place).await {
+            Ok(()) => Ok(lane),
+            Err(reason) => {
+                connection.close(CloseCode::Unwanted, &reason);
+                Err(unreachable(reason))
+            }
+        }
     }
 
-    async fn greet(&self, link: &Link, node: NodeId, shard: ShardId) -> Result<(), String> {
+    async fn greet(&self, lane: &Lane, place: Place) -> Result<(), String> {
         let hello = Hello {
             cluster: Some(self.cluster),
-            version_min: PROTOCOL_VERSION,
+            version_min: PROTOCOL_VERSION_MIN,
             version_max: PROTOCOL_VERSION,
             incarnation: self.incarnation,
         };
-        let frame = self.exchange(link, &hello).await?;
+        let frame = self.exchange(lane, &hello).await?;
+        if frame.header.kind == Kind::Refusal as u16 {
+            return Err(refusal_text(&frame));
+        }
         let welcome: &ArchivedWelcome = decode::<Welcome>(&frame).map_err(|error| error.to_string())?;
-        let found = (NodeId::from(&welcome.node), ShardId::from(&welcome.shard));
-        if found != (node, shard) {
-            return Err(format!("shard {} of node {} answers at its address", found.1, found.0));
+        let found = Place { node: (&welcome.node).into(), shard: (&welcome.shard).into() };
+        let version = u16::from(welcome.version);
+        if !frame::versions().contains(&version) {
+            return Err(format!("it settled on protocol version {version}, which was not offered"));
+        }
+        if found != place {
+            return Err(format!("{found} answers at its address"));
         }
         Ok(())
     }
 
-    async fn exchange<M: Message>(&self, link: &Link, message: &M) -> Result<Frame, String> {
+    /// Sends a request on a lane that this shard has opened, and waits for the answer.
+    ///
+    /// # Errors
+    /// Why there is none, for a person.
+    pub async fn exchange<M: Message>(&self, lane: &Lane, message: &M) -> Result<Frame, String> {
         let request_id = self.next_request.replace(self.next_request.get() + 1);
         let (sender, receiver) = oneshot::channel();
-        link.waiting.borrow_mut().insert(request_id, sender);
+        self.waiting.borrow_mut().insert(request_id, (lane.id().connection, sender));
         let timeout_us = PEER_CALL_TIMEOUT.as_micros() as u64;
-        let sent = link.lane.send(encode(message, request_id, timeout_us));
+        let sent = lane.send(encode(message, request_id, timeout_us));
         let answer = match sent {
             Ok(()) => self.within_timeout(receiver).await,
             Err(error) => Err(error.to_string()),
         };
-        link.waiting.borrow_mut().remove(&request_id);
+        self.waiting.borrow_mut().remove(&request_id);
         answer
     }
 
@@ -194,10 +197,12 @@ impl Peers {
         })
         .await
     }
+}
 
-    fn address(&self, node: NodeId, shard: ShardId) -> Option<SocketAddr> {
-        let node = self.nodes.iter().find(|candidate| candidate.id == node)?;
-        let port = node.port_base.checked_add(shard.0).filter(|_| shard.0 < node.shards)?;
-        Some(SocketAddr::new(node.host.parse().ok()?, port))
+/// What a frame that is not the answer hoped for says.
+pub fn refusal_text(frame: &Frame) -> String {
+    match decode::<Refusal>(frame) {
+        Ok(refusal) => refusal.message.to_string(),
+        Err(error) => error.to_string(),
     }
 }

@@ -4,7 +4,7 @@ use crate::config::{ConfigError, NodeConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::shard::{self, ShardError, ShardPlan};
 use evenkeel_driver::{CoreConfig, CoreError, CoreHandle, Placement, raise_limits, run_core};
-use evenkeel_model::ShardId;
+use evenkeel_model::{NodeId, ShardId};
 use evenkeel_quic::BindError;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ pub struct NodeHandle {
 /// See [`NodeError`]; what had been started is stopped again.
 pub fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
     config.check()?;
-    let identity = Identity::load(&config.tls)?;
+    let identity = Identity::load(NodeId(config.node.id), &config.tls)?;
     check_shards(&config)?;
     let limits = raise_limits();
     tracing::info!(node = config.node.id, ?limits, "node starts");

@@ -2,6 +2,7 @@
 //!
 //! The request path adds to plain cells; nothing here runs on it.
 
+use crate::links::{LinkCounts, Links};
 use crate::requests::{COUNTED, RequestCounts};
 use crate::service::CoreShard;
 use evenkeel_model::ShardId;
@@ -36,6 +37,17 @@ const ENGINE_GAUGES: [(&str, Read); 10] = [
     ("evenkeel_partitions", |s| s.partitions),
 ];
 
+/// How one counter of the links is read.
+type ReadLinks = fn(&LinkCounts) -> u64;
+
+/// Counters of the links to other cores.
+const LINK_COUNTERS: [(&str, ReadLinks); 4] = [
+    ("evenkeel_link_messages_sent_total", |counts| counts.sent.get()),
+    ("evenkeel_link_messages_received_total", |counts| counts.received.get()),
+    ("evenkeel_link_messages_dropped_total", |counts| counts.dropped.get()),
+    ("evenkeel_links_made_total", |counts| counts.made.get()),
+];
+
 /// Copies one shard's counters.
 pub struct Reporter {
     engine_counters: [Counter; ENGINE_COUNTERS.len()],
@@ -45,6 +57,8 @@ pub struct Reporter {
     unknown: Counter,
     under_way: Gauge,
     connections: Gauge,
+    link_counters: [Counter; LINK_COUNTERS.len()],
+    links: Gauge,
 }
 
 fn kind_name(kind: Kind) -> String {
@@ -68,11 +82,13 @@ impl Reporter {
             unknown: counter!("evenkeel_node_requests_unknown_total", own.clone()),
             under_way: gauge!("evenkeel_node_requests_under_way", own.clone()),
             connections: gauge!("evenkeel_node_connections", own.clone()),
+            link_counters: LINK_COUNTERS.map(|(name, _)| counter!(name, own.clone())),
+            links: gauge!("evenkeel_links", own.clone()),
         }
     }
 
     /// Copies the counters as they are now.
-    pub fn report(&mut self, shard: &CoreShard, counts: &RequestCounts) {
+    pub fn report(&mut self, shard: &CoreShard, counts: &RequestCounts, links: &Links) {
         let statistics = shard.statistics();
         for (handle, (_, read)) in self.engine_counters.iter().zip(ENGINE_COUNTERS) {
             handle.absolute(read(&statistics));
@@ -87,5 +103,9 @@ impl Reporter {
         self.unknown.absolute(counts.unknown());
         self.under_way.set(counts.under_way() as f64);
         self.connections.set(counts.connections() as f64);
+        for (handle, (_, read)) in self.link_counters.iter().zip(LINK_COUNTERS) {
+            handle.absolute(read(links.counts()));
+        }
+        self.links.set(links.up_count() as f64);
     }
 }

@@ -4,7 +4,7 @@ use evenkeel_wire::Kind;
 use std::cell::Cell;
 
 /// The kinds of request that are counted apart.
-pub const COUNTED: [Kind; 14] = [
+pub const COUNTED: [Kind; 15] = [
     Kind::Hello,
     Kind::Get,
     Kind::Put,
@@ -19,6 +19,7 @@ pub const COUNTED: [Kind; 14] = [
     Kind::ChangeUser,
     Kind::CreatePartition,
     Kind::DropPartition,
+    Kind::Join,
 ];
 
 /// Requests seen and refused, by kind, and those under way.

@@ -7,6 +7,8 @@
 use crate::control::{Control, ControlError};
 use crate::drop_guard::DropGuard;
 use crate::limits::{PAGE_ITEMS_MAX, REQUESTS_IN_FLIGHT_MAX, WATCH_PATIENCE_MAX};
+use crate::links::Links;
+use crate::nodes::Nodes;
 use crate::peers::Peers;
 use crate::requests::RequestCounts;
 use bytes::Bytes;
@@ -19,13 +21,15 @@ use evenkeel_partition::{
 };
 use evenkeel_quic::{Connection, ConnectionId, Handler, Lane, Role, Roles};
 use evenkeel_storage::{PartitionError, Refused, Runtime};
+use evenkeel_wire::frame::{common_version, versions};
 use evenkeel_wire::message::{
     ArchivedTerms, ChangeUser, Changed, ConditionFailed, CreatePartition, CreateTable, Delete, DeleteTable,
-    Done, DropPartition, Found, Get, Hello, NodeAddress, Page, PartitionCounts, PartitionStatistics, Put,
-    Range, Row, Table, Update, UpdateTable, Watch, Welcome, Written,
+    Done, DropPartition, Found, Get, Hello, Page, PartitionCounts, PartitionStatistics, Put, Range, Row,
+    Table, Update, UpdateTable, Watch, Welcome, Written,
 };
 use evenkeel_wire::{
-    DecodeError, Frame, FrameHeader, Kind, Message, PROTOCOL_VERSION, Refusal, RefusalCode, decode, encode,
+    DecodeError, Frame, FrameHeader, Kind, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Refusal,
+    RefusalCode, decode, encode,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -47,7 +51,7 @@ pub struct Identity {
     /// Drawn when the node started.
     pub incarnation: u64,
     /// All nodes.
-    pub nodes: Vec<NodeAddress>,
+    pub nodes: Rc<Nodes>,
     /// The node that holds partition 0, on its shard 0.
     pub catalogue_node: NodeId,
 }
@@ -60,6 +64,8 @@ pub struct Service {
     pub shard: Rc<CoreShard>,
     /// Its connections to others.
     pub peers: Rc<Peers>,
+    /// Its links to those it shares groups with.
+    pub links: Rc<Links>,
     /// The control plane, on the shard that holds partition 0.
     pub control: Option<Rc<Control>>,
     /// Its counters.
@@ -91,6 +97,9 @@ impl Handler for ServiceHandle {
         if frame.header.kind & 0x8000 != 0 {
             return self.0.peers.answered(lane.id().connection, frame);
         }
+        if Links::takes(frame.header.kind) {
+            return self.0.receive(&lane.connection(), frame);
+        }
         let Some(caller) = self.0.connections.borrow().get(&lane.id().connection).cloned() else { return };
         let kind = Kind::from_number(frame.header.kind);
         self.0.counts.begin(kind);
@@ -103,7 +112,7 @@ impl Handler for ServiceHandle {
                 service.counts.end();
             });
             let header = frame.header;
-            let answer = service.answer(&caller, kind, frame).await.unwrap_or_else(|refusal| {
+            let answer = service.answer(&caller, &lane, kind, frame).await.unwrap_or_else(|refusal| {
                 service.counts.refused(kind);
                 reply(&header, &refusal)
             });
@@ -112,7 +121,14 @@ impl Handler for ServiceHandle {
         });
     }
 
+    fn datagram(&self, connection: &Connection, frame: Frame) {
+        if Links::takes(frame.header.kind) {
+            self.0.receive(connection, frame);
+        }
+    }
+
     fn closed(&self, connection: ConnectionId) {
+        self.0.links.lost(connection);
         if self.0.connections.borrow_mut().remove(&connection).is_some() {
             self.0.counts.closed();
         }
@@ -130,14 +146,28 @@ impl Service {
         identity: Identity,
         shard: Rc<CoreShard>,
         peers: Rc<Peers>,
+        links: Rc<Links>,
         control: Option<Rc<Control>>,
         runtime: GlommioRuntime,
     ) -> Service {
-        let counts = RequestCounts::default();
-        Service { identity, shard, peers, control, counts, runtime, connections: RefCell::default() }
+        let (counts, connections) = (RequestCounts::default(), RefCell::default());
+        Service { identity, shard, peers, links, control, counts, runtime, connections }
     }
 
-    async fn answer(&self, caller: &Caller, kind: Option<Kind>, frame: Frame) -> Result<Bytes, Refusal> {
+    /// Takes in what another core says.
+    fn receive(&self, connection: &Connection, frame: Frame) {
+        if let Some((from, message)) = self.links.receive(connection, frame) {
+            self.shard.receive(from, message);
+        }
+    }
+
+    async fn answer(
+        &self,
+        caller: &Caller,
+        lane: &Lane,
+        kind: Option<Kind>,
+        frame: Frame,
+    ) -> Result<Bytes, Refusal> {
         if caller.in_flight.get() > REQUESTS_IN_FLIGHT_MAX {
             let message =
                 format!("more than {REQUESTS_IN_FLIGHT_MAX} requests of this connection are under way");
@@ -163,6 +193,7 @@ impl Service {
             Some(Kind::DeleteTable) => self.delete_table(&frame).await,
             Some(Kind::CreatePartition) => self.create_partition(caller, &frame).await,
             Some(Kind::DropPartition) => self.drop_partition(caller, &frame).await,
+            Some(Kind::Join) => Ok(reply(&frame.header, &self.links.join(lane, &frame)?)),
             _ => {
                 let message = format!("requests of kind {:#06x} are not known here", frame.header.kind);
                 Err(Refusal::new(RefusalCode::Unsupported, message))
@@ -181,19 +212,21 @@ impl Service {
             }
         }
         let (lowest, highest) = (u16::from(hello.version_min), u16::from(hello.version_max));
-        if !(lowest..=highest).contains(&PROTOCOL_VERSION) {
-            let message =
-                format!("this node speaks protocol version {PROTOCOL_VERSION}, not {lowest} to {highest}");
+        let Some(version) = common_version(versions(), lowest..=highest) else {
+            let message = format!(
+                "this node speaks protocol versions {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}, \
+                 not {lowest} to {highest}; run programs that share one"
+            );
             return Err(Refusal::new(RefusalCode::Mismatch, message));
-        }
+        };
         caller.greeted.set(true);
         let welcome = Welcome {
             cluster: own,
-            version: PROTOCOL_VERSION,
+            version,
             node: self.identity.node,
             shard: self.identity.shard,
             incarnation: self.identity.incarnation,
-            nodes: self.identity.nodes.clone(),
+            nodes: self.identity.nodes.all(),
             catalogue_node: self.identity.catalogue_node,
             catalogue_shard: ShardId(0),
         };

@@ -3,6 +3,8 @@
 use crate::config::NodeConfig;
 use crate::control::{Control, ControlError};
 use crate::identity::Identity;
+use crate::links::Links;
+use crate::nodes::Nodes;
 use crate::peers::Peers;
 use crate::report::Reporter;
 use crate::service::{self, CoreShard, Service, ServiceHandle};
@@ -92,18 +94,18 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
     let (engine, recovery) = open_engine(&core, &plan).await?;
     let runtime = core.runtime();
     let place = Place { node: NodeId(plan.config.node.id), shard: plan.shard };
-    let shard = Rc::new(Shard::open(engine.clone(), runtime, CoreConfig::alone(place), &recovery)?);
-    drop(recovery);
     let endpoint = bind(&core, &plan)?;
-    let peers = Rc::new(Peers::new(
-        core.clone(),
-        endpoint.clone(),
-        plan.config.cluster_id().expect("checked when the configuration was read"),
-        plan.incarnation,
-        plan.config.addresses(),
-    ));
+    let nodes = Rc::new(Nodes::new(plan.config.addresses()));
+    let cluster = plan.config.cluster_id().expect("checked when the configuration was read");
+    let peers = Peers::new(core.clone(), endpoint.clone(), cluster, plan.incarnation, nodes.clone());
+    let peers = Rc::new(peers);
+    let links = Links::new(core.clone(), place, peers.clone(), nodes.clone());
+    let config = CoreConfig::new(place, links.clone());
+    let shard = Rc::new(Shard::open(engine.clone(), runtime, config, &recovery)?);
+    drop(recovery);
     let control = open_control(&core, &plan, &shard, &peers).await?;
-    let service = Rc::new(Service::new(identity(&plan), shard, peers, control.clone(), runtime));
+    let identity = identity(&plan, nodes);
+    let service = Rc::new(Service::new(identity, shard, peers, links, control.clone(), runtime));
     let mut serving = pin!(endpoint.run(ServiceHandle(service.clone())));
     let mut working = pin!(work(&core, &plan, &service, control, ready));
     // Serving ends when the endpoint is shut down, which happens below, after the work has ended.
@@ -131,6 +133,7 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
 /// files open and locked.
 async fn drain(core: &Core, service: &Service) {
     service.shard.close();
+    service.links.close();
     if let Some(control) = &service.control {
         control.close();
     }
@@ -157,7 +160,7 @@ async fn work(
     let mut reporter = Reporter::new(plan.config.node.id, plan.shard);
     let mut stop = plan.stop.clone();
     loop {
-        reporter.report(&service.shard, &service.counts);
+        reporter.report(&service.shard, &service.counts, &service.links);
         if let Some(failure) = service.shard.log_failure() {
             return Err(failure.into());
         }
@@ -244,13 +247,13 @@ async fn open_control(
     Ok(Some(Rc::new(control)))
 }
 
-fn identity(plan: &ShardPlan) -> service::Identity {
+fn identity(plan: &ShardPlan, nodes: Rc<Nodes>) -> service::Identity {
     service::Identity {
         cluster: plan.config.cluster_id().expect("checked when the configuration was read"),
         node: NodeId(plan.config.node.id),
         shard: plan.shard,
         incarnation: plan.incarnation,
-        nodes: plan.config.addresses(),
+        nodes,
         catalogue_node: NodeId(plan.config.cluster.catalogue_node),
     }
 }

@@ -33,4 +33,5 @@ pub use engine::{
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
 pub use runtime::Runtime;
 pub use tree::{Limits, TreeError};
+pub use wal::frame::FRAME_VERSION as LOG_VERSION;
 pub use wal::{Durable, WalConfig};

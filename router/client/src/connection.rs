@@ -12,7 +12,9 @@ use crate::tls::SERVER_NAME;
 use bytes::Bytes;
 use evenkeel_model::{ClusterId, NodeId, ShardId};
 use evenkeel_wire::message::{ArchivedWelcome, Hello, NodeAddress, Welcome};
-use evenkeel_wire::{Frame, HEADER_BYTES, Kind, PROTOCOL_VERSION, Refusal, decode, encode};
+use evenkeel_wire::{
+    Frame, HEADER_BYTES, Kind, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Refusal, decode, encode,
+};
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
@@ -180,7 +182,7 @@ impl Dialer {
     async fn greet(&self, shared: &Shared, lane: &Lane) -> Result<Greeting, ConnectFailure> {
         let hello = Hello {
             cluster: self.cluster,
-            version_min: PROTOCOL_VERSION,
+            version_min: PROTOCOL_VERSION_MIN,
             version_max: PROTOCOL_VERSION,
             incarnation: self.incarnation,
         };
@@ -192,7 +194,13 @@ impl Dialer {
             let refusal = decode::<Refusal>(&answer).map_err(ConnectFailure::new)?;
             return Err(ConnectFailure::new(format_args!("the node refused: {}", refusal.message)));
         }
-        let greeting = Greeting::from(decode::<Welcome>(&answer).map_err(ConnectFailure::new)?);
+        let welcome = decode::<Welcome>(&answer).map_err(ConnectFailure::new)?;
+        let version = u16::from(welcome.version);
+        if !evenkeel_wire::frame::versions().contains(&version) {
+            let text = format_args!("the node settled on protocol version {version}, which was not offered");
+            return Err(ConnectFailure::new(text));
+        }
+        let greeting = Greeting::from(welcome);
         match self.cluster {
             Some(wanted) if wanted != greeting.cluster => {
                 let found = greeting.cluster;
