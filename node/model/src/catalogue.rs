@@ -6,11 +6,13 @@
 //! |---|---|---|
 //! | `table` | table name | [`TableRow`] |
 //! | `partition` | partition id, 20 digits | [`PartitionRow`] |
+//! | `node` | node id, 10 digits | [`NodeRow`] |
 //! | `sequence` | `id` | the greatest id given so far, [`SequenceRow`] |
 //! | `user` | user name | [`UserRow`] |
 //!
 //! This module only converts rows from and to attributes; who writes them, and when, is the control
-//! plane's business. Membership and placement live in these rows, never in a side table.
+//! plane's business. Who the members of a partition's group are, its own log decides; a row tells who they were
+//! when it was written, which is where to ask first.
 
 use crate::ids::{Generation, NodeId, PartitionId, ShardId, TableId};
 use crate::key::{KeyAttribute, KeySchema, KeyType, KeyValue, collection_prefix, encode_key};
@@ -18,8 +20,10 @@ use crate::number::Number;
 use crate::value::{Attribute, AttributeValue, Attributes, sorted_by_name};
 use std::collections::BTreeMap;
 
+mod nodes;
 mod users;
 
+pub use nodes::*;
 pub use users::*;
 
 const TABLE: &str = "table";
@@ -130,7 +134,18 @@ pub struct TableRow {
     pub tags: BTreeMap<String, String>,
 }
 
-/// A partition: a contiguous range of encoded keys of one table, and where its copy is.
+/// A member of a partition's group and where it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Replica {
+    /// Its number in the group, never given to another.
+    pub member: u32,
+    /// Its node.
+    pub node: NodeId,
+    /// The shard of that node.
+    pub shard: ShardId,
+}
+
+/// A partition: a contiguous range of encoded keys of one table, and where its copies are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PartitionRow {
     /// The table it belongs to.
@@ -143,10 +158,12 @@ pub struct PartitionRow {
     pub id: PartitionId,
     /// Counts changes of range or owner.
     pub generation: Generation,
-    /// The node that holds it.
-    pub node: NodeId,
-    /// The shard of that node.
-    pub shard: ShardId,
+    /// The members its group began with.
+    pub founders: Vec<Replica>,
+    /// Its members, the one that should lead first.
+    pub replicas: Vec<Replica>,
+    /// The numbers of members that are not known to be made yet.
+    pub unmade: Vec<u32>,
 }
 
 /// The greatest table or partition id given so far.
@@ -190,11 +207,17 @@ impl Reader<'_> {
     }
 
     fn integer<T: TryFrom<u64>>(&self, attribute: &'static str) -> Result<T, RowError> {
+        self.0.get(attribute).and_then(integer_in).ok_or(RowError { attribute })
+    }
+
+    fn list<T>(
+        &self,
+        attribute: &'static str,
+        read: impl Fn(&AttributeValue) -> Option<T>,
+    ) -> Result<Vec<T>, RowError> {
         let fault = RowError { attribute };
         match self.0.get(attribute) {
-            Some(AttributeValue::N(number)) => {
-                u64::try_from(number).ok().and_then(|value| T::try_from(value).ok()).ok_or(fault)
-            }
+            Some(AttributeValue::L(values)) => values.iter().map(read).collect::<Option<_>>().ok_or(fault),
             _ => Err(fault),
         }
     }
@@ -287,15 +310,16 @@ impl TableRow {
 
 impl PartitionRow {
     /// The catalogue's own partition, which owns every key of the catalogue.
-    pub fn catalogue(node: NodeId, shard: ShardId) -> PartitionRow {
+    pub fn catalogue(replicas: Vec<Replica>) -> PartitionRow {
         PartitionRow {
             table: TableId::CATALOGUE,
             lower: Vec::new(),
             upper: None,
             id: PartitionId::CATALOGUE,
             generation: Generation(1),
-            node,
-            shard,
+            founders: replicas.clone(),
+            replicas,
+            unmade: Vec::new(),
         }
     }
 
@@ -313,11 +337,15 @@ impl PartitionRow {
             ("table", integer(self.table.0)),
             ("lower", AttributeValue::B(self.lower.clone())),
             ("generation", integer(self.generation.0.into())),
-            ("node", integer(self.node.0.into())),
-            ("shard", integer(self.shard.0.into())),
+            ("founders", replicas(&self.founders)),
+            ("replicas", replicas(&self.replicas)),
         ];
         if let Some(upper) = &self.upper {
             pairs.push(("upper", AttributeValue::B(upper.clone())));
+        }
+        if !self.unmade.is_empty() {
+            let unmade = self.unmade.iter().map(|&member| integer(member.into()));
+            pairs.push(("unmade", AttributeValue::L(unmade.collect())));
         }
         pairs.into_iter().collect()
     }
@@ -334,10 +362,35 @@ impl PartitionRow {
             upper: row.has("upper").then(|| row.binary("upper")).transpose()?,
             id: PartitionId(row.integer("id")?),
             generation: Generation(row.integer("generation")?),
-            node: NodeId(row.integer("node")?),
-            shard: ShardId(row.integer("shard")?),
+            founders: row.list("founders", replica)?,
+            replicas: row.list("replicas", replica)?,
+            unmade: match row.has("unmade") {
+                true => row.list("unmade", integer_in)?,
+                false => Vec::new(),
+            },
         })
     }
+}
+
+/// Members as a list of lists of three numbers.
+fn replicas(replicas: &[Replica]) -> AttributeValue {
+    let one = |replica: &Replica| {
+        let numbers = [replica.member, replica.node.0, replica.shard.0.into()];
+        AttributeValue::L(numbers.into_iter().map(|number| integer(number.into())).collect())
+    };
+    AttributeValue::L(replicas.iter().map(one).collect())
+}
+
+fn replica(value: &AttributeValue) -> Option<Replica> {
+    let AttributeValue::L(numbers) = value else { return None };
+    let [member, node, shard] = numbers.as_slice() else { return None };
+    let (member, node) = (integer_in(member)?, NodeId(integer_in(node)?));
+    Some(Replica { member, node, shard: ShardId(integer_in(shard)?) })
+}
+
+fn integer_in<T: TryFrom<u64>>(value: &AttributeValue) -> Option<T> {
+    let AttributeValue::N(number) = value else { return None };
+    T::try_from(u64::try_from(number).ok()?).ok()
 }
 
 impl SequenceRow {
@@ -388,8 +441,16 @@ mod tests {
         for row in [table(), on_demand] {
             assert_eq!(TableRow::from_attributes(&row.to_attributes()), Ok(row));
         }
-        let last = PartitionRow::catalogue(NodeId(1), ShardId(0));
-        let first = PartitionRow { id: PartitionId(9), upper: Some(vec![8]), ..last.clone() };
+        let replica = |member, node| Replica { member, node: NodeId(node), shard: ShardId(2) };
+        let last = PartitionRow::catalogue(vec![replica(1, 1), replica(2, 2), replica(3, 3)]);
+        let replicas = vec![replica(4, 7), replica(2, 2)];
+        let first = PartitionRow {
+            id: PartitionId(9),
+            upper: Some(vec![8]),
+            replicas,
+            unmade: vec![4],
+            ..last.clone()
+        };
         for row in [first, last] {
             assert_eq!(PartitionRow::from_attributes(&row.to_attributes()), Ok(row));
         }

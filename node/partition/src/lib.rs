@@ -34,7 +34,7 @@ mod snapshot;
 pub use error::{CreateError, OpenError, ReadError, Redirect, WriteError};
 pub use hub::CoreConfig;
 pub use message::{Body, CoreMessage, GroupMessage, Outbox, Piece, SnapshotEnd};
-pub use partition::{Change, Counts, Outcome, Page, Partition, RangeRequest, Terms, Written};
+pub use partition::{Change, Counts, Outcome, Page, Partition, RangeRequest, State, Terms, Written};
 pub use place::{Membership, Place, Seat};
 pub use sessions::{OUTCOMES_KEPT_NS, RequestToken};
 pub use shard::Shard;

@@ -16,15 +16,37 @@ use crate::latch::Latches;
 use crate::place::Seat;
 use crate::snapshot::{Fetch, Pins};
 use evenkeel_model::catalogue::PartitionRow;
-use evenkeel_model::{HybridClock, Slot, Timestamp};
-use evenkeel_paxos::{self as paxos, Input, MemberId, Standing};
+use evenkeel_model::{Ballot, HybridClock, Slot, Timestamp};
+use evenkeel_paxos::{self as paxos, Facts, Input, Member, MemberId, MemberKind, Standing};
 use evenkeel_storage::{self as storage, Disk, Engine, Runtime};
 use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::task::Waker;
+use std::task::{Poll, Waker};
+use std::time::Duration;
 
 /// A stored item's bytes.
 type Image = Rc<[u8]>;
+
+/// What a member is and how far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Which one.
+    pub member: MemberId,
+    /// Whether it leads.
+    pub leads: bool,
+    /// Whether it is sure to, so that it answers reads.
+    pub leased: bool,
+    /// The greatest ballot it has promised.
+    pub ballot: Ballot,
+    /// The last slot that is applied.
+    pub applied: Slot,
+    /// The last slot of its log.
+    pub end: Slot,
+    /// The greatest timestamp in its log.
+    pub timestamp: Timestamp,
+}
 
 /// One member of one partition's group. Its methods may be under way many times at once, on one core.
 pub struct Partition<D: Disk, R: Runtime> {
@@ -193,6 +215,24 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         self.tell(Input::Transfer { to });
     }
 
+    /// Hands leadership over to a member that this core hears of, if this one has it and there is one; returns
+    /// whether it did.
+    pub fn hand_over(&self) -> bool {
+        let to = {
+            let group = self.group.borrow();
+            let facts = self.surroundings(&group.places);
+            let (own, now) = (group.replica.member().id, self.hub.now());
+            let able = |member: &Member| member.id != own && member.kind == MemberKind::Storage;
+            let live = |member: &Member| facts.received(member.id).live(now);
+            let members = group.replica.configuration().members();
+            members.filter(able).find(live).filter(|_| group.leads()).map(|member| member.id)
+        };
+        if to.is_some() {
+            self.transfer(to);
+        }
+        to.is_some()
+    }
+
     /// Stands for election.
     pub fn campaign(&self) {
         self.tell(Input::Campaign);
@@ -220,12 +260,64 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// Who leads, as far as this member knows, and who the members are.
     pub fn redirect(&self) -> Redirect {
         let group = self.group.borrow();
+        let facts = self.surroundings(&group.places);
         let leader = match group.replica.standing() {
-            Standing::Follower(leader) => leader,
+            // One that this core has not heard of for a lease is probably gone.
+            Standing::Follower(leader) => leader.filter(|&id| facts.given(id).live(self.hub.now())),
             Standing::Candidate => None,
             Standing::Leader => Some(group.replica.member().id),
         };
         Redirect { leader, members: group.places.membership(group.replica.configuration()) }
+    }
+
+    /// The stretch of uninterrupted leadership that this member is in, if it leads.
+    pub fn reign(&self) -> Option<u64> {
+        self.leading.get().then(|| self.reign.get())
+    }
+
+    /// Waits until this member leads, or does not; true unless the partition closes before.
+    pub async fn until_leading(&self, leads: bool) -> bool {
+        poll_fn(|context| {
+            if self.is_closed() {
+                return Poll::Ready(false);
+            }
+            if self.leading.get() == leads {
+                return Poll::Ready(true);
+            }
+            self.watching.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Waits until this member leads or knows who does, not longer than `patience`.
+    pub async fn until_led(&self, patience: Duration) -> Redirect {
+        let mut sleep = pin!(self.hub.runtime.sleep(patience));
+        poll_fn(|context| {
+            let redirect = self.redirect();
+            let over = sleep.as_mut().poll(context).is_ready() || self.is_closed() || self.halted.get();
+            if over || redirect.leader.is_some() {
+                return Poll::Ready(redirect);
+            }
+            self.readers.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// What this member is and how far it is.
+    pub fn report(&self) -> State {
+        let leased = self.may_read().is_some();
+        let group = self.group.borrow();
+        State {
+            member: group.replica.member().id,
+            leads: group.leads(),
+            leased,
+            ballot: group.replica.promised(),
+            applied: self.applied(),
+            end: group.replica.end().slot,
+            timestamp: self.last_timestamp(),
+        }
     }
 
     /// Its records are gone from the engine: nothing more is written, and what was written ends as it may.

@@ -172,6 +172,11 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         Ok(())
     }
 
+    /// Hands leadership of every group over that has another member to take it; returns of how many.
+    pub fn hand_over(&self) -> usize {
+        self.core.all().iter().filter(|partition| partition.hand_over()).count()
+    }
+
     /// Turns away what comes and lets every watcher go, so that requests under way end.
     pub fn close(&self) {
         self.core.partitions.borrow().values().for_each(|partition| partition.close());

@@ -492,3 +492,62 @@ fn compare(world: &mut World) {
         }
     }
 }
+
+#[test]
+fn an_orderly_stop_hands_leadership_over_within_milliseconds() {
+    for seed in seeds(4) {
+        let mut world = World::new(seed, 1 << 20);
+        let leader = world.leader();
+        let reign = world.partition(leader).reign();
+        assert!(reign.is_some(), "seed={seed}");
+        assert_eq!(world.shard(leader).hand_over(), 1, "seed={seed}");
+        let asked = world.partition(leader);
+        let led = async move { asked.until_led(Duration::from_millis(20)).await.leader };
+        let next = world.run(Duration::from_millis(20), led).flatten();
+        assert!(next.is_some_and(|id| id.0 as usize != leader + 1), "seed={seed}: {next:?}");
+        assert_eq!(world.shard(leader).hand_over(), 0, "seed={seed}: it leads no more");
+        assert_eq!(world.partition(leader).reign(), None, "seed={seed}");
+    }
+}
+
+#[test]
+fn who_follows_a_lost_leader_names_none_until_there_is_another() {
+    for seed in seeds(4) {
+        let mut world = World::new(seed, 1 << 20);
+        let leader = world.leader();
+        let follower = world.partition((leader + 1) % 3);
+        assert_eq!(follower.redirect().leader, Some(seat(leader).member.id), "seed={seed}");
+        world.crash(leader);
+        let asked = follower.clone();
+        let unknown = world.until(Duration::from_millis(1100), move |_| asked.redirect().leader.is_none());
+        assert!(unknown, "seed={seed}");
+        let led = async move { follower.until_led(Duration::from_secs(5)).await.leader };
+        let next = world.run(Duration::from_secs(5), led).flatten();
+        assert!(next.is_some_and(|id| id != seat(leader).member.id), "seed={seed}: {next:?}");
+    }
+}
+
+#[test]
+fn a_write_bound_to_a_reign_is_not_made_in_another() {
+    let mut world = World::new(3, 1 << 20);
+    let leader = world.leader();
+    let partition = world.partition(leader);
+    let reign = partition.reign();
+    let write = move |partition: Rc<TestPartition>| async move {
+        let terms = Terms { reign, ..Terms::default() };
+        partition.write(&[11], Change::Put(&item("x")), terms).await.map(drop)
+    };
+    let made = world.run(Duration::from_secs(5), write(partition.clone())).unwrap();
+    assert!(made.is_ok(), "{made:?}");
+    // It is deposed, and elected again.
+    world.shard(leader).hand_over();
+    world.leader();
+    let others: Vec<usize> = (0..3).filter(|&core| core != leader).collect();
+    let back = world.until(Duration::from_secs(30), |world| {
+        others.iter().for_each(|&core| world.partition(core).transfer(Some(seat(leader).member.id)));
+        world.partition(leader).reign().is_some()
+    });
+    assert!(back);
+    let refused = world.run(Duration::from_secs(5), write(partition)).unwrap();
+    assert!(matches!(refused, Err(WriteError::NotLeader(_))), "{refused:?}");
+}

@@ -5,10 +5,12 @@
 //! id = 1                    # this node, one of those below
 //! data = "data"             # directory, relative to this file
 //! pin = true                # one processor a shard; false lets the scheduler choose
+//! replaces = 4              # optional: the node whose copies this one takes over, for good
 //!
 //! [cluster]
 //! id = "0123456789abcdef0123456789abcdef"
-//! catalogue_node = 1        # holds partition 0, on its shard 0
+//! catalogue_nodes = [1]     # hold partition 0 when the cluster is formed, on their shards 0: one node or three
+//! form = false              # true for the first start of a new cluster's nodes, and never again
 //!
 //! [[cluster.nodes]]
 //! id = 1
@@ -30,6 +32,7 @@
 //! page_cache_bytes = 1073741824
 //! ```
 
+use evenkeel_model::catalogue::Replica;
 use evenkeel_model::{ClusterId, NodeId, ShardId};
 use evenkeel_storage::limits::SEGMENT_BYTES_MIN;
 use evenkeel_wire::message::NodeAddress;
@@ -63,6 +66,9 @@ pub struct NodeSection {
     /// Whether each shard's thread is bound to a processor of its own.
     #[serde(default = "yes")]
     pub pin: bool,
+    /// The node whose copies this one takes over, because its disk is lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u32>,
 }
 
 /// The cluster.
@@ -71,8 +77,12 @@ pub struct NodeSection {
 pub struct ClusterSection {
     /// 32 hexadecimal digits, drawn when the cluster was formed.
     pub id: String,
-    /// The node that holds partition 0, on its shard 0.
-    pub catalogue_node: u32,
+    /// The nodes that hold partition 0 when the cluster is formed, on their shards 0; the first should lead.
+    pub catalogue_nodes: Vec<u32>,
+    /// Whether the cluster is being formed: its catalogue nodes, and only they, then found partition 0. To say
+    /// so once more with an emptied disk would found it again and forget what was promised.
+    #[serde(default)]
+    pub form: bool,
     /// All nodes.
     pub nodes: Vec<NodeEntry>,
 }
@@ -201,9 +211,16 @@ impl NodeConfig {
         if !has(self.node.id) {
             return Err(fault("node.id", format!("node {} is not in cluster.nodes", self.node.id)));
         }
-        if !has(self.cluster.catalogue_node) {
-            let reason = format!("node {} is not in cluster.nodes", self.cluster.catalogue_node);
-            return Err(fault("cluster.catalogue_node", reason));
+        let founders = &self.cluster.catalogue_nodes;
+        if let Some(stranger) = founders.iter().find(|&&id| !has(id)) {
+            return Err(fault("cluster.catalogue_nodes", format!("node {stranger} is not in cluster.nodes")));
+        }
+        let is_twice = |at: usize| founders[..at].contains(&founders[at]);
+        if ![1, 3].contains(&founders.len()) || (0..founders.len()).any(is_twice) {
+            return Err(fault("cluster.catalogue_nodes", "must be one node or three"));
+        }
+        if self.node.replaces == Some(self.node.id) {
+            return Err(fault("node.replaces", "must be another node: a lost disk's node never comes back"));
         }
         let storage = &self.storage;
         if storage.wal_segment_bytes < SEGMENT_BYTES_MIN || !storage.wal_segment_bytes.is_multiple_of(4096) {
@@ -287,9 +304,13 @@ impl NodeConfig {
         self.cluster.nodes.iter().map(address).collect()
     }
 
-    /// Whether this shard holds partition 0.
-    pub fn holds_catalogue(&self, shard: ShardId) -> bool {
-        self.node.id == self.cluster.catalogue_node && shard == ShardId(0)
+    /// The members that partition 0 is founded with.
+    pub fn catalogue(&self) -> Vec<Replica> {
+        let replica = |(at, &node): (usize, &u32)| {
+            let member = u32::try_from(at + 1).expect("there are at most three");
+            Replica { member, node: NodeId(node), shard: ShardId(0) }
+        };
+        self.cluster.catalogue_nodes.iter().enumerate().map(replica).collect()
     }
 }
 
@@ -303,7 +324,7 @@ mod tests {
         data = "data"
         [cluster]
         id = "0123456789abcdef0123456789abcdef"
-        catalogue_node = 1
+        catalogue_nodes = [1]
         [[cluster.nodes]]
         id = 1
         zone = "a"
@@ -334,7 +355,8 @@ mod tests {
         let config = load(GOOD).unwrap();
         assert!(config.tls.ca.is_absolute() && config.node.data.ends_with("data"));
         assert_eq!(config.addresses()[0].shards, 2);
-        assert!(config.holds_catalogue(ShardId(0)) && !config.holds_catalogue(ShardId(1)));
+        assert_eq!(config.catalogue(), [Replica { member: 1, node: NodeId(1), shard: ShardId(0) }]);
+        assert!(!config.cluster.form && config.node.replaces.is_none());
         assert!(config.node.pin);
     }
 
@@ -345,7 +367,10 @@ mod tests {
             ("port = 7103", "port = 7102", "port 7102 of 127.0.0.1 is given twice"),
             ("port = 7103", "port = 0", "cluster.nodes[1].port"),
             ("shards = 1", "shards = 0", "cluster.nodes[1].shards"),
-            ("catalogue_node = 1", "catalogue_node = 9", "node 9 is not in cluster.nodes"),
+            ("[1]", "[9]", "cluster.catalogue_nodes: node 9 is not in cluster.nodes"),
+            ("[1]", "[1, 2]", "cluster.catalogue_nodes: must be one node or three"),
+            ("[1]", "[1, 2, 1]", "cluster.catalogue_nodes: must be one node or three"),
+            ("data = \"data\"", "data = \"data\"\nreplaces = 1", "node.replaces"),
             ("[node]\n        id = 1", "[node]\n        id = 3", "node.id: node 3"),
             ("0123456789abcdef0123456789abcdef", "xyz", "cluster.id: must be 32 hexadecimal digits"),
             ("zone = \"b\"", "zone = \"\"", "cluster.nodes[1].zone"),

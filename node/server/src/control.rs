@@ -1,36 +1,39 @@
-//! The control plane: creates, changes and deletes tables, beside the shard that holds partition 0.
+//! The control plane: creates, changes and deletes tables, beside the member that leads partition 0.
 //!
 //! The catalogue is the plan, and the shards follow it. Creating a table writes its partitions' rows,
 //! then its own row as CREATING; that row is the point of no return. A task then tells the shards and
-//! turns the row ACTIVE. Deleting turns the row DELETING, tells the shards, and removes the rows, the
-//! table's own last. Every step may be repeated, and at start whatever was left half done is finished;
-//! partition rows without a table, from a crash before the point of no return, are swept.
+//! turns the row ACTIVE, once a majority of each partition's members is made; the others are noted in the
+//! partition's row, and made when their nodes are there. Deleting turns the row DELETING, tells the shards, and
+//! removes the rows, the table's own last. Every step may be repeated, and whoever comes to lead finishes what
+//! was left half done; partition rows without a table, from a crash before the point of no return, are swept.
 //!
-//! Changes of tables and users are made one at a time. If the control plane is down, reads and writes go on.
+//! Changes of tables, users and nodes are made one at a time, each within one reign. If the control plane is
+//! down, reads and writes go on.
 
-use crate::config::NodeConfig;
+mod checks;
+mod members;
+mod registry;
+
+pub(crate) use members::{member, seats, stand_if_first, swap_fault};
+
 use crate::drop_guard::DropGuard;
 use crate::limits::{CONTROL_RETRY_PAUSE, PARTITIONS_AT_CREATION_MAX};
+use crate::nodes::Nodes;
 use crate::peers::{CallError, Peers};
-use crate::service::CoreShard;
-use crate::tables::Catalogue;
+use crate::placement;
+use crate::service::{CorePartition, CoreShard};
+use crate::tables::{Catalogue, Reign};
+use checks::{check_tags, read_schema, table_name, throughput};
 use evenkeel_driver::{Core, GlommioRuntime};
-use evenkeel_model::catalogue::{PartitionRow, SequenceRow, TableRow, TableStatus, Throughput};
-use evenkeel_model::limits::{
-    KEY_ATTRIBUTE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MAX, TABLE_NAME_BYTES_MIN, TAG_KEY_CHARACTERS_MAX,
-    TAG_VALUE_CHARACTERS_MAX, TAGS_MAX,
-};
-use evenkeel_model::{
-    Generation, KeyAttribute, KeySchema, KeyType, NodeId, PartitionId, ShardId, TableId, encode_item, key,
-};
+use evenkeel_model::catalogue::{PartitionRow, SequenceRow, TableRow, TableStatus};
+use evenkeel_model::{NodeId, TableId};
 use evenkeel_partition::{CreateError, Place, ReadError, WriteError};
 use evenkeel_storage::Runtime;
-use evenkeel_wire::Kind;
-use evenkeel_wire::message::{
-    ArchivedBilling, ArchivedCreateTable, ArchivedUpdateTable, CreatePartition, DropPartition,
-};
-use std::cell::Cell;
+use evenkeel_wire::message::{ArchivedCreateTable, ArchivedUpdateTable};
+use registry::address_of;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashSet};
+use std::future::Future;
 use std::rc::Rc;
 
 /// Why a table was not created, changed or deleted.
@@ -62,6 +65,12 @@ pub enum ControlError {
     /// Deletion protection is on.
     #[error("table {0} is protected against deletion")]
     Protected(String),
+    /// A node comes with another disk than it is known by.
+    #[error(
+        "node {0} is known by another disk; what was promised from there is forgotten. \
+         Give the node a fresh id, an empty directory and `replaces = {0}`"
+    )]
+    OtherDisk(NodeId),
     /// A row of the catalogue cannot be understood.
     #[error("the catalogue's row {key} cannot be read: {reason}")]
     Malformed {
@@ -80,65 +89,79 @@ pub enum ControlError {
 
 /// Why a shard did not do what the catalogue says.
 #[derive(Clone, Debug, thiserror::Error)]
-enum StepError {
+pub(crate) enum StepError {
+    /// Another shard could not be told.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// This shard could not do it.
     #[error(transparent)]
     Local(#[from] CreateError),
+    /// The catalogue could not be read or written.
     #[error(transparent)]
     Catalogue(#[from] ControlError),
+    /// A node has not yet said that it is there, so nobody knows its disk.
+    #[error("node {0} has not registered yet")]
+    Unregistered(NodeId),
+    /// A group does not follow yet.
+    #[error("{0}")]
+    Waiting(String),
 }
 
-/// The control plane of the cluster.
+/// What the control plane works with.
+pub struct ControlParts {
+    /// The core it runs on.
+    pub core: Core,
+    /// The shard of this core.
+    pub shard: Rc<CoreShard>,
+    /// The way to others.
+    pub peers: Rc<Peers>,
+    /// Where nodes are.
+    pub nodes: Rc<Nodes>,
+    /// This shard.
+    pub own: Place,
+}
+
+/// The control plane of the cluster, beside one member of partition 0. It does something only while that
+/// leads.
 pub struct Control {
-    core: Core,
+    pub(crate) parts: ControlParts,
     runtime: GlommioRuntime,
-    shard: Rc<CoreShard>,
     catalogue: Catalogue,
-    peers: Rc<Peers>,
-    own: (NodeId, ShardId),
-    shards: Vec<(NodeId, ShardId)>,
     /// Held by whoever changes the catalogue.
     turn: tokio::sync::Mutex<()>,
     closing: Cell<bool>,
-    /// Tables that are being finished.
-    finishing: Cell<usize>,
+    /// Pieces of work in the background.
+    working: Cell<usize>,
+}
+
+/// The turn to change the catalogue.
+pub(crate) struct Turn<'a> {
+    /// The reign in which everything of this turn happens.
+    pub reign: Reign,
+    _guard: tokio::sync::MutexGuard<'a, ()>,
 }
 
 impl Control {
-    /// The control plane over this shard's catalogue.
-    pub fn new(
-        core: Core,
-        config: &NodeConfig,
-        own: (NodeId, ShardId),
-        shard: Rc<CoreShard>,
-        catalogue: Catalogue,
-        peers: Rc<Peers>,
-    ) -> Control {
-        let runtime = core.runtime();
-        let shards = placement_order(config);
+    /// The control plane beside this member of partition 0; [`Control::run`] sets it to work.
+    pub fn new(parts: ControlParts, partition: Rc<CorePartition>) -> Control {
         Control {
-            core,
-            runtime,
-            shard,
-            catalogue,
-            peers,
-            own,
-            shards,
+            runtime: parts.core.runtime(),
+            parts,
+            catalogue: Catalogue::new(partition),
             turn: tokio::sync::Mutex::new(()),
             closing: Cell::new(false),
-            finishing: Cell::new(0),
+            working: Cell::new(0),
         }
     }
 
-    /// Begins nothing any more; what is left half done is finished at the next start.
+    /// Begins nothing any more; what is left half done is finished by whoever leads next.
     pub fn close(&self) {
         self.closing.set(true);
     }
 
     /// Whether nothing is being done in the background.
     pub fn is_idle(&self) -> bool {
-        self.finishing.get() == 0
+        self.working.get() == 0
     }
 
     pub(crate) fn catalogue(&self) -> &Catalogue {
@@ -151,8 +174,25 @@ impl Control {
     }
 
     /// Waits for the turn to change the catalogue.
-    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
+    pub(crate) async fn turn(&self) -> Result<Turn<'_>, ControlError> {
+        let guard = self.turn.lock().await;
+        Ok(Turn { reign: self.catalogue.reign()?, _guard: guard })
+    }
+
+    /// Finishes what was left half done whenever this member comes to lead, until the shard stops.
+    pub async fn run(self: Rc<Self>) {
+        while self.catalogue.partition().until_leading(true).await {
+            if let Err(error) = self.resume().await {
+                tracing::debug!(%error, "the control plane cannot begin yet");
+                self.parts.core.sleep(CONTROL_RETRY_PAUSE).await;
+                if self.catalogue.reign().is_ok() {
+                    continue;
+                }
+            }
+            if !self.catalogue.partition().until_leading(false).await {
+                return;
+            }
+        }
     }
 
     /// Creates a table; yields its row, CREATING, as a stored item.
@@ -166,14 +206,16 @@ impl Control {
         let tags: BTreeMap<String, String> = asked.tags().collect();
         check_tags(&tags)?;
         let now_ms = self.now_ms();
-        let _turn = self.turn().await;
+        let turn = self.turn().await?;
+        let reign = turn.reign;
         match self.catalogue.table(&name).await? {
             None => {}
             Some(TableRow { status: TableStatus::Active, .. }) => return Err(ControlError::Exists(name)),
             Some(row) => return Err(ControlError::InUse { name, status: row.status }),
         }
-        let count = self.shards.len().min(PARTITIONS_AT_CREATION_MAX);
-        let first = self.take_ids(count + 1).await?;
+        let nodes = self.nodes_to_place_on().await?;
+        let count = placement::shard_count(&nodes).min(PARTITIONS_AT_CREATION_MAX);
+        let first = self.take_ids(reign, count + 1).await?;
         let table = TableRow {
             id: TableId(first),
             name,
@@ -185,12 +227,12 @@ impl Control {
             deletion_protection: asked.deletion_protection,
             tags,
         };
-        let partitions = self.place(table.id, first + 1, count);
+        let partitions = placement::place(&nodes, table.id, first + 1, count);
         for partition in &partitions {
-            self.catalogue.put_partition(partition).await?;
+            self.catalogue.put_partition(reign, partition).await?;
         }
-        let stored = self.catalogue.put_table(&table).await?;
-        self.finish_in_background(table, partitions);
+        let stored = self.catalogue.put_table(reign, &table).await?;
+        self.finish_in_background(reign, table, partitions);
         Ok(stored)
     }
 
@@ -200,7 +242,7 @@ impl Control {
     /// See [`ControlError`].
     pub async fn update_table(&self, asked: &ArchivedUpdateTable) -> Result<Vec<u8>, ControlError> {
         let name = table_name(&asked.name)?;
-        let _turn = self.turn().await;
+        let turn = self.turn().await?;
         let mut table = self.active_table(name).await?;
         if let Some(billing) = asked.billing.as_ref() {
             let before = std::mem::replace(&mut table.throughput, throughput(billing));
@@ -216,7 +258,7 @@ impl Control {
         }
         table.tags.extend(asked.tags_set());
         check_tags(&table.tags)?;
-        self.catalogue.put_table(&table).await
+        self.catalogue.put_table(turn.reign, &table).await
     }
 
     /// The row of a table that is open to requests and changes.
@@ -234,7 +276,7 @@ impl Control {
     /// See [`ControlError`].
     pub async fn delete_table(self: &Rc<Self>, name: &str) -> Result<Vec<u8>, ControlError> {
         let name = table_name(name)?;
-        let _turn = self.turn().await;
+        let turn = self.turn().await?;
         let mut table = self.active_table(name).await?;
         if table.deletion_protection {
             return Err(ControlError::Protected(table.name));
@@ -242,180 +284,118 @@ impl Control {
         table.status = TableStatus::Deleting;
         let mut partitions = self.catalogue.partitions().await?;
         partitions.retain(|partition| partition.table == table.id);
-        let stored = self.catalogue.put_table(&table).await?;
-        self.finish_in_background(table, partitions);
+        let stored = self.catalogue.put_table(turn.reign, &table).await?;
+        self.finish_in_background(turn.reign, table, partitions);
         Ok(stored)
     }
 
-    /// Finishes what an earlier run left half done.
-    ///
-    /// # Errors
-    /// If the catalogue cannot be read.
-    pub async fn resume(self: &Rc<Self>) -> Result<(), ControlError> {
-        let _turn = self.turn().await;
+    /// Finishes what others, or earlier runs, have left half done.
+    async fn resume(self: &Rc<Self>) -> Result<(), ControlError> {
+        let turn = self.turn().await?;
+        let reign = turn.reign;
         let tables = self.catalogue.tables().await?;
-        let partitions = self.catalogue.partitions().await?;
-        let known: HashSet<TableId> = tables.iter().map(|table| table.id).collect();
+        let mut partitions = self.catalogue.partitions().await?;
+        let own = self.catalogue.partition().row();
+        if !partitions.iter().any(|partition| partition.id == own.id) {
+            self.catalogue.put_partition(reign, own).await?;
+            partitions.push(own.clone());
+        }
+        let mut known: HashSet<TableId> = tables.iter().map(|table| table.id).collect();
+        known.insert(TableId::CATALOGUE);
         for orphan in partitions.iter().filter(|partition| !known.contains(&partition.table)) {
-            self.catalogue.delete_partition(orphan.id).await?;
+            self.catalogue.delete_partition(reign, orphan.id).await?;
         }
         for table in tables.into_iter().filter(|table| table.status != TableStatus::Active) {
             let own = partitions.iter().filter(|partition| partition.table == table.id).cloned().collect();
-            self.finish_in_background(table, own);
+            self.finish_in_background(reign, table, own);
         }
+        let nodes = self.catalogue.nodes().await?;
+        for node in nodes {
+            self.parts.nodes.learn(address_of(&node));
+            if node.replaces.is_some() {
+                self.take_over_in_background(reign, node);
+            }
+        }
+        self.complete_in_background(reign);
         Ok(())
     }
 
     /// The first of `count` ids that were never given before.
-    async fn take_ids(&self, count: usize) -> Result<u64, ControlError> {
+    async fn take_ids(&self, reign: Reign, count: usize) -> Result<u64, ControlError> {
         let last = self.catalogue.sequence().await?.last;
-        self.catalogue.put_sequence(SequenceRow { last: last + count as u64 }).await?;
+        self.catalogue.put_sequence(reign, SequenceRow { last: last + count as u64 }).await?;
         Ok(last + 1)
     }
 
-    /// Lays a table's partitions over the shards; which shard comes first depends on the table, so that
-    /// small tables do not all begin on the same one.
-    fn place(&self, table: TableId, first_id: u64, count: usize) -> Vec<PartitionRow> {
-        let lowers = key::even_bounds(count);
-        let row = |index: usize| {
-            let (node, shard) = self.shards[(table.0 as usize + index) % self.shards.len()];
-            PartitionRow {
-                table,
-                lower: lowers[index].clone(),
-                upper: lowers.get(index + 1).cloned(),
-                id: PartitionId(first_id + index as u64),
-                generation: Generation(1),
-                node,
-                shard,
-            }
-        };
-        (0..count).map(row).collect()
-    }
-
-    fn finish_in_background(self: &Rc<Self>, table: TableRow, partitions: Vec<PartitionRow>) {
+    /// Does something again and again until it is done, this member does not lead any more, or the shard stops.
+    pub(crate) fn in_background<Work, Run>(self: &Rc<Self>, reign: Reign, what: String, work: Work)
+    where
+        Work: Fn(Rc<Control>) -> Run + 'static,
+        Run: Future<Output = Result<(), StepError>>,
+    {
         let control = Rc::clone(self);
-        control.finishing.set(control.finishing.get() + 1);
+        control.working.set(control.working.get() + 1);
         self.runtime.spawn(async move {
-            let _end = DropGuard(|| control.finishing.set(control.finishing.get() - 1));
+            let _end = DropGuard(|| control.working.set(control.working.get() - 1));
             let mut reported = String::new();
-            while let Err(error) = control.finish(&table, &partitions).await {
-                if control.closing.get() {
+            while let Err(error) = work(Rc::clone(&control)).await {
+                if control.closing.get() || control.catalogue.reign().ok() != Some(reign) {
                     return;
                 }
                 let text = error.to_string();
                 if text != reported {
-                    tracing::warn!(table = table.name, status = table.status.name(), "waiting: {text}");
+                    tracing::warn!(what, "waiting: {text}");
                     reported = text;
                 }
-                control.core.sleep(CONTROL_RETRY_PAUSE).await;
+                control.parts.core.sleep(CONTROL_RETRY_PAUSE).await;
             }
         });
     }
 
-    async fn finish(&self, table: &TableRow, partitions: &[PartitionRow]) -> Result<(), StepError> {
+    fn finish_in_background(self: &Rc<Self>, reign: Reign, table: TableRow, partitions: Vec<PartitionRow>) {
+        let what = format!("table {}, {}", table.name, table.status.name());
+        let work = Rc::new((table, partitions));
+        self.in_background(reign, what, move |control| {
+            let work = Rc::clone(&work);
+            async move { control.finish(reign, &work.0, &work.1).await }
+        });
+    }
+
+    async fn finish(
+        self: &Rc<Self>,
+        reign: Reign,
+        table: &TableRow,
+        partitions: &[PartitionRow],
+    ) -> Result<(), StepError> {
         match table.status {
             TableStatus::Active => {}
             TableStatus::Creating => {
+                let mut complete = true;
+                let away = RefCell::default();
                 for partition in partitions {
-                    self.create_partition(partition).await?;
+                    let unmade = self.make_members(partition, &away).await?;
+                    if !unmade.is_empty() {
+                        complete = false;
+                        let row = PartitionRow { unmade, ..partition.clone() };
+                        self.catalogue.put_partition(reign, &row).await?;
+                    }
                 }
                 let active = TableRow { status: TableStatus::Active, ..table.clone() };
-                self.catalogue.put_table(&active).await?;
+                self.catalogue.put_table(reign, &active).await?;
+                if !complete {
+                    self.complete_in_background(reign);
+                }
             }
             TableStatus::Deleting => {
                 for partition in partitions {
-                    self.drop_partition(partition).await?;
-                    self.catalogue.delete_partition(partition.id).await?;
+                    for replica in &partition.replicas {
+                        self.drop_member(partition, replica).await?;
+                    }
+                    self.catalogue.delete_partition(reign, partition.id).await?;
                 }
-                self.catalogue.delete_table(&table.name).await?;
+                self.catalogue.delete_table(reign, &table.name).await?;
             }
         }
         Ok(())
     }
-
-    async fn create_partition(&self, row: &PartitionRow) -> Result<(), StepError> {
-        let stored = encode_item(&row.to_attributes());
-        if (row.node, row.shard) == self.own {
-            return Ok(self.shard.create(row.id, &stored).await?);
-        }
-        let message = CreatePartition { partition: row.id, generation: row.generation, row: &stored };
-        self.peers.call(place(row), &message, Kind::Done).await?;
-        Ok(())
-    }
-
-    async fn drop_partition(&self, row: &PartitionRow) -> Result<(), StepError> {
-        if (row.node, row.shard) == self.own {
-            return Ok(self.shard.drop_partition(row.id, row.generation).await?);
-        }
-        let message = DropPartition { partition: row.id, generation: row.generation };
-        self.peers.call(place(row), &message, Kind::Done).await?;
-        Ok(())
-    }
-}
-
-fn place(row: &PartitionRow) -> Place {
-    Place { node: row.node, shard: row.shard }
-}
-
-/// All shards, shard by shard and node by node, so that consecutive partitions are on different nodes.
-fn placement_order(config: &NodeConfig) -> Vec<(NodeId, ShardId)> {
-    let most = config.cluster.nodes.iter().map(|node| node.shards).max().unwrap_or(0);
-    let of_rank = |rank: u16| {
-        let has = move |node: &&crate::config::NodeEntry| rank < node.shards;
-        config.cluster.nodes.iter().filter(has).map(move |node| (NodeId(node.id), ShardId(rank)))
-    };
-    (0..most).flat_map(of_rank).collect()
-}
-
-fn throughput(billing: &ArchivedBilling) -> Option<Throughput> {
-    match billing {
-        ArchivedBilling::OnDemand => None,
-        ArchivedBilling::Provisioned(read_units, write_units) => {
-            Some(Throughput { read_units: (*read_units).into(), write_units: (*write_units).into() })
-        }
-    }
-}
-
-fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), ControlError> {
-    if tags.len() > TAGS_MAX {
-        return Err(ControlError::Invalid(format!("a table has at most {TAGS_MAX} tags")));
-    }
-    let allowed = |(key, value): (&String, &String)| {
-        (1..=TAG_KEY_CHARACTERS_MAX).contains(&key.chars().count())
-            && value.chars().count() <= TAG_VALUE_CHARACTERS_MAX
-    };
-    if tags.iter().all(allowed) {
-        return Ok(());
-    }
-    Err(ControlError::Invalid(format!(
-        "the key of a tag has 1 to {TAG_KEY_CHARACTERS_MAX} characters, its value at most {TAG_VALUE_CHARACTERS_MAX}"
-    )))
-}
-
-fn table_name(name: &str) -> Result<String, ControlError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let length = (TABLE_NAME_BYTES_MIN..=TABLE_NAME_BYTES_MAX).contains(&name.len());
-    if length && name.bytes().all(allowed) {
-        return Ok(name.to_owned());
-    }
-    Err(ControlError::Invalid(format!(
-        "a table's name has {TABLE_NAME_BYTES_MIN} to {TABLE_NAME_BYTES_MAX} of a-z, A-Z, 0-9, _, . and -"
-    )))
-}
-
-fn read_schema(asked: &ArchivedCreateTable) -> Result<KeySchema, ControlError> {
-    let attribute = |archived: &key::ArchivedKeyAttribute| {
-        let name = archived.name.to_string();
-        if name.is_empty() || name.len() > KEY_ATTRIBUTE_NAME_BYTES_MAX {
-            let text = format!("the name of a key attribute has 1 to {KEY_ATTRIBUTE_NAME_BYTES_MAX} bytes");
-            return Err(ControlError::Invalid(text));
-        }
-        Ok(KeyAttribute { name, key_type: KeyType::from(&archived.key_type) })
-    };
-    let partition = attribute(&asked.schema.partition)?;
-    let sort = asked.schema.sort.as_ref().map(attribute).transpose()?;
-    if sort.as_ref().is_some_and(|sort| sort.name == partition.name) {
-        return Err(ControlError::Invalid("partition key and sort key have the same name".to_owned()));
-    }
-    Ok(KeySchema { partition, sort })
 }

@@ -20,11 +20,14 @@ mod limits;
 mod links;
 mod nodes;
 mod peers;
+mod placement;
 mod process;
+mod registration;
 mod report;
 mod requests;
 mod service;
 mod shard;
+mod store;
 mod tables;
 mod users;
 

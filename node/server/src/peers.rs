@@ -78,6 +78,18 @@ impl Peers {
         }
     }
 
+    /// Sends a request to a shard and waits for the answer, whatever it says.
+    ///
+    /// # Errors
+    /// [`CallError::Unknown`] and [`CallError::Unreachable`].
+    pub async fn ask<M: Message>(&self, place: Place, message: &M) -> Result<Frame, CallError> {
+        let lane = self.lane(place).await?;
+        self.exchange(&lane, message).await.map_err(|reason| {
+            self.links.borrow_mut().remove(&place);
+            CallError::Unreachable { place, reason }
+        })
+    }
+
     /// Sends a request to a shard and waits for an answer of the wanted kind.
     ///
     /// # Errors
@@ -88,11 +100,7 @@ impl Peers {
         message: &M,
         wanted: Kind,
     ) -> Result<Frame, CallError> {
-        let lane = self.lane(place).await?;
-        let frame = self.exchange(&lane, message).await.map_err(|reason| {
-            self.links.borrow_mut().remove(&place);
-            CallError::Unreachable { place, reason }
-        })?;
+        let frame = self.ask(place, message).await?;
         if frame.header.kind == wanted as u16 {
             return Ok(frame);
         }

@@ -3,6 +3,7 @@
 use crate::config::{ConfigError, NodeConfig};
 use crate::identity::{Identity, IdentityError};
 use crate::shard::{self, ShardError, ShardPlan};
+use crate::store::{Store, StoreError};
 use evenkeel_driver::{CoreConfig, CoreError, CoreHandle, Placement, raise_limits, run_core};
 use evenkeel_model::{NodeId, ShardId};
 use evenkeel_quic::BindError;
@@ -41,6 +42,9 @@ pub enum NodeError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A core could not be started, or panicked.
     #[error("node {node}: {source}")]
     Core {
@@ -92,11 +96,11 @@ pub struct NodeHandle {
 pub fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
     config.check()?;
     let identity = Identity::load(NodeId(config.node.id), &config.tls)?;
-    check_shards(&config)?;
+    let store = open_store(&config)?;
     let limits = raise_limits();
     tracing::info!(node = config.node.id, ?limits, "node starts");
     let config = Arc::new(config);
-    let incarnation = random_incarnation();
+    let incarnation = random();
     let (stop, stopped) = watch::channel(false);
     let (end, ended) = tokio::sync::mpsc::channel(1);
     let mut handle = NodeHandle { node: config.node.id, stop, ended, cores: Vec::new() };
@@ -107,6 +111,7 @@ pub fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
             identity: identity.clone(),
             shard,
             incarnation,
+            store,
             stop: stopped.clone(),
         };
         let (ready, is_ready) = mpsc::channel();
@@ -176,7 +181,7 @@ impl NodeHandle {
     }
 }
 
-fn check_shards(config: &NodeConfig) -> Result<(), NodeError> {
+fn open_store(config: &NodeConfig) -> Result<Store, NodeError> {
     let data = &config.node.data;
     let fault = |source| NodeError::Data { data: data.clone(), source };
     std::fs::create_dir_all(data).map_err(fault)?;
@@ -188,9 +193,9 @@ fn check_shards(config: &NodeConfig) -> Result<(), NodeError> {
     if found != 0 && found != usize::from(configured) {
         return Err(NodeError::Shards { data: data.clone(), found, configured });
     }
-    Ok(())
+    Ok(Store::open(data, found != 0, random)?)
 }
 
-fn random_incarnation() -> u64 {
+fn random() -> u64 {
     getrandom::u64().expect("the kernel's random source works on every supported kernel")
 }

@@ -4,7 +4,7 @@ use evenkeel_wire::Kind;
 use std::cell::Cell;
 
 /// The kinds of request that are counted apart.
-pub const COUNTED: [Kind; 15] = [
+pub const COUNTED: [Kind; 18] = [
     Kind::Hello,
     Kind::Get,
     Kind::Put,
@@ -20,6 +20,9 @@ pub const COUNTED: [Kind; 15] = [
     Kind::CreatePartition,
     Kind::DropPartition,
     Kind::Join,
+    Kind::RegisterNode,
+    Kind::SwapMember,
+    Kind::PartitionState,
 ];
 
 /// Requests seen and refused, by kind, and those under way.

@@ -4,56 +4,53 @@
 //! nothing, and all requests that arrived together share that frame. What a connection may have under
 //! way is bounded; beyond it requests are refused, not queued.
 
-use crate::control::{Control, ControlError};
+mod answers;
+mod control;
+mod items;
+
+use crate::control::{Control, ControlParts};
 use crate::drop_guard::DropGuard;
-use crate::limits::{PAGE_ITEMS_MAX, REQUESTS_IN_FLIGHT_MAX, WATCH_PATIENCE_MAX};
+use crate::limits::REQUESTS_IN_FLIGHT_MAX;
 use crate::links::Links;
 use crate::nodes::Nodes;
 use crate::peers::Peers;
 use crate::requests::RequestCounts;
+use answers::{Unanswered, malformed, reply};
 use bytes::Bytes;
-use evenkeel_driver::{GlommioRuntime, UringDisk};
-use evenkeel_expression::{ConditionView, ProgramError, UpdateView};
-use evenkeel_model::limits::PAGE_BYTES_MAX;
-use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId, Slot};
-use evenkeel_partition::{
-    Change, CreateError, Outcome, Partition, RangeRequest, ReadError, Shard, Terms, WriteError,
-};
-use evenkeel_quic::{Connection, ConnectionId, Handler, Lane, Role, Roles};
-use evenkeel_storage::{PartitionError, Refused, Runtime};
+use evenkeel_driver::{Core, GlommioRuntime, UringDisk};
+use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId};
+use evenkeel_partition::{Partition, Place, Shard};
+use evenkeel_quic::{Connection, ConnectionId, Handler, Lane, Roles};
+use evenkeel_storage::Runtime;
 use evenkeel_wire::frame::{common_version, versions};
-use evenkeel_wire::message::{
-    ArchivedTerms, ChangeUser, Changed, ConditionFailed, CreatePartition, CreateTable, Delete, DeleteTable,
-    Done, DropPartition, Found, Get, Hello, Page, PartitionCounts, PartitionStatistics, Put, Range, Row,
-    Table, Update, UpdateTable, Watch, Welcome, Written,
-};
-use evenkeel_wire::{
-    DecodeError, Frame, FrameHeader, Kind, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Refusal,
-    RefusalCode, decode, encode,
-};
+use evenkeel_wire::message::{Hello, ShardPlace, Welcome};
+use evenkeel_wire::{Frame, Kind, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, RefusalCode, decode};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
+
+/// The generation of partition 0, which never changes.
+pub const CATALOGUE_GENERATION: Generation = Generation(1);
 
 /// A shard as it runs on a core.
 pub type CoreShard = Shard<UringDisk, GlommioRuntime>;
-type CorePartition = Partition<UringDisk, GlommioRuntime>;
+/// One of its partitions.
+pub type CorePartition = Partition<UringDisk, GlommioRuntime>;
 
 /// What the service says of itself in answer to Hello.
 pub struct Identity {
     /// The cluster.
     pub cluster: ClusterId,
-    /// This node.
-    pub node: NodeId,
     /// This shard.
-    pub shard: ShardId,
+    pub place: Place,
+    /// What the node's disk is known by.
+    pub store: u128,
     /// Drawn when the node started.
     pub incarnation: u64,
     /// All nodes.
     pub nodes: Rc<Nodes>,
-    /// The node that holds partition 0, on its shard 0.
-    pub catalogue_node: NodeId,
+    /// The shards that were to hold partition 0 when the cluster was formed.
+    pub catalogue: Vec<ShardPlace>,
 }
 
 /// One shard's service.
@@ -66,10 +63,12 @@ pub struct Service {
     pub peers: Rc<Peers>,
     /// Its links to those it shares groups with.
     pub links: Rc<Links>,
-    /// The control plane, on the shard that holds partition 0.
-    pub control: Option<Rc<Control>>,
+    /// The control plane, on shards that hold partition 0.
+    pub control: RefCell<Option<Rc<Control>>>,
     /// Its counters.
     pub counts: RequestCounts,
+    /// The core it runs on.
+    pub core: Core,
     /// Where its tasks run.
     pub runtime: GlommioRuntime,
     connections: RefCell<HashMap<ConnectionId, Rc<Caller>>>,
@@ -78,6 +77,7 @@ pub struct Service {
 /// Who is at the other end of a connection.
 struct Caller {
     roles: Roles,
+    node: Option<NodeId>,
     greeted: Cell<bool>,
     in_flight: Cell<u32>,
 }
@@ -88,7 +88,8 @@ pub struct ServiceHandle(pub Rc<Service>);
 
 impl Handler for ServiceHandle {
     fn opened(&self, connection: &Connection) {
-        let caller = Caller { roles: connection.roles(), greeted: Cell::new(false), in_flight: Cell::new(0) };
+        let (roles, node) = (connection.roles(), connection.node());
+        let caller = Caller { roles, node, greeted: Cell::new(false), in_flight: Cell::new(0) };
         self.0.connections.borrow_mut().insert(connection.id(), Rc::new(caller));
         self.0.counts.opened();
     }
@@ -99,6 +100,10 @@ impl Handler for ServiceHandle {
         }
         if Links::takes(frame.header.kind) {
             return self.0.receive(&lane.connection(), frame);
+        }
+        if frame.header.kind == Kind::Ping as u16 {
+            // That it arrived is acknowledged already.
+            return;
         }
         let Some(caller) = self.0.connections.borrow().get(&lane.id().connection).cloned() else { return };
         let kind = Kind::from_number(frame.header.kind);
@@ -112,9 +117,9 @@ impl Handler for ServiceHandle {
                 service.counts.end();
             });
             let header = frame.header;
-            let answer = service.answer(&caller, &lane, kind, frame).await.unwrap_or_else(|refusal| {
+            let answer = service.answer(&caller, &lane, kind, frame).await.unwrap_or_else(|unanswered| {
                 service.counts.refused(kind);
-                reply(&header, &refusal)
+                unanswered.reply(&header)
             });
             // An asker that is gone needs no answer.
             let _ = lane.send(answer);
@@ -136,10 +141,6 @@ impl Handler for ServiceHandle {
     }
 }
 
-fn reply<M: Message>(header: &FrameHeader, message: &M) -> Bytes {
-    encode(message, header.request_id, 0)
-}
-
 impl Service {
     /// A service with no connections yet.
     pub fn new(
@@ -147,11 +148,27 @@ impl Service {
         shard: Rc<CoreShard>,
         peers: Rc<Peers>,
         links: Rc<Links>,
-        control: Option<Rc<Control>>,
-        runtime: GlommioRuntime,
+        core: Core,
     ) -> Service {
-        let (counts, connections) = (RequestCounts::default(), RefCell::default());
-        Service { identity, shard, peers, links, control, counts, runtime, connections }
+        let (counts, connections, control) = Default::default();
+        let runtime = core.runtime();
+        Service { identity, shard, peers, links, control, counts, core, runtime, connections }
+    }
+
+    /// Sets the control plane to work if this shard holds partition 0.
+    pub fn start_control(&self) {
+        let partition = self.shard.serving(PartitionId::CATALOGUE, CATALOGUE_GENERATION);
+        let Some(partition) = partition.filter(|_| self.control.borrow().is_none()) else { return };
+        let parts = ControlParts {
+            core: self.core.clone(),
+            shard: self.shard.clone(),
+            peers: self.peers.clone(),
+            nodes: self.identity.nodes.clone(),
+            own: self.identity.place,
+        };
+        let control = Rc::new(Control::new(parts, partition));
+        self.runtime.spawn(control.clone().run());
+        self.control.replace(Some(control));
     }
 
     /// Takes in what another core says.
@@ -162,22 +179,22 @@ impl Service {
     }
 
     async fn answer(
-        &self,
+        self: &Rc<Self>,
         caller: &Caller,
         lane: &Lane,
         kind: Option<Kind>,
         frame: Frame,
-    ) -> Result<Bytes, Refusal> {
+    ) -> Result<Bytes, Unanswered> {
         if caller.in_flight.get() > REQUESTS_IN_FLIGHT_MAX {
             let message =
                 format!("more than {REQUESTS_IN_FLIGHT_MAX} requests of this connection are under way");
-            return Err(Refusal::new(RefusalCode::Overloaded, message));
+            return Err(Unanswered::new(RefusalCode::Overloaded, message));
         }
         if kind == Some(Kind::Hello) {
             return self.hello(caller, &frame);
         }
         if !caller.greeted.get() {
-            return Err(Refusal::new(RefusalCode::Mismatch, "a connection begins with Hello"));
+            return Err(Unanswered::new(RefusalCode::Mismatch, "a connection begins with Hello"));
         }
         match kind {
             Some(Kind::Get) => self.get(&frame).await,
@@ -187,28 +204,31 @@ impl Service {
             Some(Kind::Range) => self.range(&frame).await,
             Some(Kind::Watch) => self.watch(&frame).await,
             Some(Kind::PartitionStatistics) => self.partition_statistics(&frame),
+            Some(Kind::PartitionState) => self.partition_state(&frame),
             Some(Kind::CreateTable) => self.create_table(&frame).await,
             Some(Kind::UpdateTable) => self.update_table(&frame).await,
             Some(Kind::ChangeUser) => self.change_user(&frame).await,
             Some(Kind::DeleteTable) => self.delete_table(&frame).await,
             Some(Kind::CreatePartition) => self.create_partition(caller, &frame).await,
             Some(Kind::DropPartition) => self.drop_partition(caller, &frame).await,
+            Some(Kind::RegisterNode) => self.register_node(caller, &frame).await,
+            Some(Kind::SwapMember) => self.swap_member(caller, &frame),
             Some(Kind::Join) => Ok(reply(&frame.header, &self.links.join(lane, &frame)?)),
             _ => {
                 let message = format!("requests of kind {:#06x} are not known here", frame.header.kind);
-                Err(Refusal::new(RefusalCode::Unsupported, message))
+                Err(Unanswered::new(RefusalCode::Unsupported, message))
             }
         }
     }
 
-    fn hello(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Refusal> {
+    fn hello(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Unanswered> {
         let hello = decode::<Hello>(frame).map_err(malformed)?;
         let own = self.identity.cluster;
         if let Some(asked) = hello.cluster.as_ref() {
             let asked = u128::from(asked.0);
             if asked != own.0 {
                 let message = format!("this node belongs to cluster {own}, not to {asked:032x}");
-                return Err(Refusal::new(RefusalCode::Mismatch, message));
+                return Err(Unanswered::new(RefusalCode::Mismatch, message));
             }
         }
         let (lowest, highest) = (u16::from(hello.version_min), u16::from(hello.version_max));
@@ -217,245 +237,28 @@ impl Service {
                 "this node speaks protocol versions {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}, \
                  not {lowest} to {highest}; run programs that share one"
             );
-            return Err(Refusal::new(RefusalCode::Mismatch, message));
+            return Err(Unanswered::new(RefusalCode::Mismatch, message));
         };
         caller.greeted.set(true);
         let welcome = Welcome {
             cluster: own,
             version,
-            node: self.identity.node,
-            shard: self.identity.shard,
+            node: self.identity.place.node,
+            shard: self.identity.place.shard,
             incarnation: self.identity.incarnation,
             nodes: self.identity.nodes.all(),
-            catalogue_node: self.identity.catalogue_node,
-            catalogue_shard: ShardId(0),
+            catalogue: self.catalogue(),
         };
         Ok(reply(&frame.header, &welcome))
     }
 
-    fn partition(&self, id: PartitionId, generation: Generation) -> Result<Rc<CorePartition>, Refusal> {
-        self.shard.serving(id, generation).ok_or_else(|| {
-            let message = format!("partition {id} of generation {generation} is not on this shard");
-            Refusal::new(RefusalCode::WrongPartition, message)
-        })
-    }
-
-    async fn get(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let get = decode::<Get>(frame).map_err(malformed)?;
-        let partition = self.partition((&get.partition).into(), (&get.generation).into())?;
-        let image = partition.get(&get.key).await.map_err(read_refusal)?;
-        Ok(reply(&frame.header, &Found { item: image.as_deref() }))
-    }
-
-    async fn put(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let put = decode::<Put>(frame).map_err(malformed)?;
-        let partition = self.partition((&put.partition).into(), (&put.generation).into())?;
-        let written = partition.write(&put.key, Change::Put(&put.item), terms(&put.terms)?).await;
-        write_reply(&frame.header, written)
-    }
-
-    async fn delete(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let delete = decode::<Delete>(frame).map_err(malformed)?;
-        let partition = self.partition((&delete.partition).into(), (&delete.generation).into())?;
-        let written = partition.write(&delete.key, Change::Delete, terms(&delete.terms)?).await;
-        write_reply(&frame.header, written)
-    }
-
-    async fn update(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let update = decode::<Update>(frame).map_err(malformed)?;
-        let partition = self.partition((&update.partition).into(), (&update.generation).into())?;
-        let program = UpdateView::check(&update.program).map_err(bad_program)?;
-        let change = Change::Update { program, key_item: &update.key_item };
-        let written = partition.write(&update.key, change, terms(&update.terms)?).await;
-        write_reply(&frame.header, written)
-    }
-
-    async fn range(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let range = decode::<Range>(frame).map_err(malformed)?;
-        let partition = self.partition((&range.partition).into(), (&range.generation).into())?;
-        let request = RangeRequest {
-            lower: &range.lower,
-            upper: range.upper.as_ref().map(|upper| &**upper),
-            reverse: range.reverse,
-            items_max: (u32::from(range.items_max) as usize).min(PAGE_ITEMS_MAX),
-            bytes_max: (u32::from(range.bytes_max) as usize).min(PAGE_BYTES_MAX),
-            filter: range
-                .filter
-                .as_ref()
-                .map(|filter| ConditionView::check(filter))
-                .transpose()
-                .map_err(bad_program)?,
-        };
-        let page = partition.range(request).await.map_err(read_refusal)?;
-        let rows = page.items.iter().map(|(key, item)| Row { key, item }).collect();
-        let answer = Page {
-            applied: page.applied,
-            more: page.more,
-            scanned: u32::try_from(page.scanned).expect("a page has at most 2^32 items"),
-            scanned_bytes: page.scanned_bytes,
-            last: page.last.as_deref(),
-            rows,
-        };
-        Ok(reply(&frame.header, &answer))
-    }
-
-    async fn watch(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let watch = decode::<Watch>(frame).map_err(malformed)?;
-        let partition = self.partition((&watch.partition).into(), (&watch.generation).into())?;
-        let given = Duration::from_micros(frame.header.timeout_us) / 2;
-        let applied = partition.changed(Slot::from(&watch.after), given.min(WATCH_PATIENCE_MAX)).await;
-        Ok(reply(&frame.header, &Changed { applied }))
-    }
-
-    fn partition_statistics(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let asked = decode::<PartitionStatistics>(frame).map_err(malformed)?;
-        let partition = self.partition((&asked.partition).into(), (&asked.generation).into())?;
-        let counts = partition.counts();
-        Ok(reply(&frame.header, &PartitionCounts { items: counts.items, bytes: counts.bytes }))
-    }
-
-    fn control(&self) -> Result<&Rc<Control>, Refusal> {
-        let elsewhere = || {
-            Refusal::new(RefusalCode::WrongPartition, "the control plane runs beside partition 0, elsewhere")
-        };
-        self.control.as_ref().ok_or_else(elsewhere)
-    }
-
-    async fn create_table(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let asked = decode::<CreateTable>(frame).map_err(malformed)?;
-        let row = self.control()?.create_table(asked).await.map_err(control_refusal)?;
-        Ok(reply(&frame.header, &Table { row: &row }))
-    }
-
-    async fn update_table(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let asked = decode::<UpdateTable>(frame).map_err(malformed)?;
-        let row = self.control()?.update_table(asked).await.map_err(control_refusal)?;
-        Ok(reply(&frame.header, &Table { row: &row }))
-    }
-
-    async fn delete_table(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let asked = decode::<DeleteTable>(frame).map_err(malformed)?;
-        let row = self.control()?.delete_table(&asked.name).await.map_err(control_refusal)?;
-        Ok(reply(&frame.header, &Table { row: &row }))
-    }
-
-    async fn change_user(&self, frame: &Frame) -> Result<Bytes, Refusal> {
-        let asked = decode::<ChangeUser>(frame).map_err(malformed)?;
-        self.control()?.change_user(asked).await.map_err(control_refusal)?;
-        Ok(reply(&frame.header, &Done {}))
-    }
-
-    async fn create_partition(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Refusal> {
-        from_a_node(caller)?;
-        let asked = decode::<CreatePartition>(frame).map_err(malformed)?;
-        self.shard.create((&asked.partition).into(), &asked.row).await.map_err(create_refusal)?;
-        Ok(reply(&frame.header, &Done {}))
-    }
-
-    async fn drop_partition(&self, caller: &Caller, frame: &Frame) -> Result<Bytes, Refusal> {
-        from_a_node(caller)?;
-        let asked = decode::<DropPartition>(frame).map_err(malformed)?;
-        let dropped = self.shard.drop_partition((&asked.partition).into(), (&asked.generation).into());
-        dropped.await.map_err(create_refusal)?;
-        Ok(reply(&frame.header, &Done {}))
-    }
-}
-
-fn terms<'a>(asked: &'a ArchivedTerms<'_>) -> Result<Terms<'a>, Refusal> {
-    let condition = asked.condition.as_ref().map(|condition| ConditionView::check(condition));
-    Ok(Terms {
-        condition: condition.transpose().map_err(bad_program)?,
-        return_old: asked.return_old,
-        return_new: asked.return_new,
-        return_old_on_failure: asked.return_old_on_failure,
-        token: None,
-    })
-}
-
-fn write_reply(header: &FrameHeader, outcome: Result<Outcome, WriteError>) -> Result<Bytes, Refusal> {
-    Ok(match outcome.map_err(write_refusal)? {
-        Outcome::Written(done) => {
-            let written = Written { slot: done.slot, old: done.old.as_deref(), new: done.new.as_deref() };
-            reply(header, &written)
+    /// The shards that hold partition 0, as far as this one knows.
+    pub fn catalogue(&self) -> Vec<ShardPlace> {
+        let here = self.shard.serving(PartitionId::CATALOGUE, CATALOGUE_GENERATION);
+        let of = |place: &Place| ShardPlace { node: place.node, shard: place.shard };
+        match here {
+            Some(partition) => partition.redirect().members.places.iter().map(of).collect(),
+            None => self.identity.catalogue.clone(),
         }
-        Outcome::ConditionFailed { old } => reply(header, &ConditionFailed { old: old.as_deref() }),
-    })
-}
-
-fn bad_program(error: ProgramError) -> Refusal {
-    Refusal::new(RefusalCode::Invalid, error.to_string())
-}
-
-fn from_a_node(caller: &Caller) -> Result<(), Refusal> {
-    if caller.roles.contains(Role::Node) {
-        return Ok(());
     }
-    Err(Refusal::new(RefusalCode::Forbidden, "only a node of the cluster may ask for this"))
-}
-
-fn malformed(error: DecodeError) -> Refusal {
-    Refusal::new(RefusalCode::Invalid, error.to_string())
-}
-
-fn refused_code(refused: &Refused) -> RefusalCode {
-    match refused {
-        Refused::TableFull { .. } => RefusalCode::TableFull,
-        Refused::LogFull { .. } => RefusalCode::LogFull,
-        Refused::Busy => RefusalCode::Overloaded,
-        Refused::TooLarge { .. } => RefusalCode::Invalid,
-    }
-}
-
-fn read_refusal(error: ReadError) -> Refusal {
-    let code = match error {
-        ReadError::NotOwned(_)
-        | ReadError::NotLeader(_)
-        | ReadError::Engine(evenkeel_storage::ReadError::Unknown { .. }) => RefusalCode::WrongPartition,
-        ReadError::Item(_) | ReadError::Engine(evenkeel_storage::ReadError::Tree(_)) => RefusalCode::Failed,
-    };
-    Refusal::new(code, error.to_string())
-}
-
-fn write_refusal(error: WriteError) -> Refusal {
-    let code = match &error {
-        WriteError::NotOwned(_)
-        | WriteError::NotLeader(_)
-        | WriteError::Read(evenkeel_storage::ReadError::Unknown { .. }) => RefusalCode::WrongPartition,
-        WriteError::KeyBytes(_) | WriteError::Item(_) | WriteError::Update(_) | WriteError::Stale => {
-            RefusalCode::Invalid
-        }
-        WriteError::Refused(refused) => refused_code(refused),
-        WriteError::Log(_) | WriteError::Unknown | WriteError::Read(evenkeel_storage::ReadError::Tree(_)) => {
-            RefusalCode::Failed
-        }
-    };
-    Refusal::new(code, error.to_string())
-}
-
-fn create_refusal(error: CreateError) -> Refusal {
-    let code = match &error {
-        CreateError::Row { .. } | CreateError::Generation { .. } => RefusalCode::Invalid,
-        CreateError::Engine(PartitionError::Refused(refused)) => refused_code(refused),
-        CreateError::Engine(PartitionError::Log(_)) => RefusalCode::Failed,
-        CreateError::Engine(PartitionError::Exists { .. } | PartitionError::Unknown { .. }) => {
-            RefusalCode::WrongPartition
-        }
-    };
-    Refusal::new(code, error.to_string())
-}
-
-fn control_refusal(error: ControlError) -> Refusal {
-    let code = match &error {
-        ControlError::Invalid(_) => RefusalCode::Invalid,
-        ControlError::Exists(_) => RefusalCode::TableExists,
-        ControlError::NotFound(_) => RefusalCode::TableNotFound,
-        ControlError::InUse { .. } => RefusalCode::TableInUse,
-        ControlError::Protected(_) => RefusalCode::Protected,
-        ControlError::UserExists(_) => RefusalCode::UserExists,
-        ControlError::UserNotFound(_) => RefusalCode::UserNotFound,
-        ControlError::Write(error) => return write_refusal(error.clone()),
-        ControlError::Read(error) => return read_refusal(error.clone()),
-        ControlError::Malformed { .. } => RefusalCode::Failed,
-    };
-    Refusal::new(code, error.to_string())
 }

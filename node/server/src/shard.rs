@@ -1,20 +1,23 @@
 //! One shard on its core: opens what is on disk, then serves until it is told to stop.
 
 use crate::config::NodeConfig;
-use crate::control::{Control, ControlError};
+use crate::control::{member, seats};
 use crate::identity::Identity;
+use crate::limits::HAND_OVER_PATIENCE;
 use crate::links::Links;
 use crate::nodes::Nodes;
 use crate::peers::Peers;
+use crate::registration::register;
 use crate::report::Reporter;
-use crate::service::{self, CoreShard, Service, ServiceHandle};
-use crate::tables::Catalogue;
+use crate::service::{self, CATALOGUE_GENERATION, CoreShard, Service, ServiceHandle};
+use crate::store::Store;
 use evenkeel_driver::{Core, DiskConfig, GlommioRuntime, UringDisk};
-use evenkeel_model::catalogue::PartitionRow;
-use evenkeel_model::{NodeId, ShardId};
+use evenkeel_model::catalogue::{PartitionRow, Replica};
+use evenkeel_model::{NodeId, ShardId, encode_item};
 use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard};
 use evenkeel_quic::{Endpoint, EndpointConfig, EndpointLimits};
 use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Recovery, Runtime, WalConfig, WalFailed};
+use evenkeel_wire::message::ShardPlace;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -59,9 +62,9 @@ pub enum ShardError {
     /// The catalogue could not be created.
     #[error("the catalogue could not be created: {0}")]
     Catalogue(#[from] CreateError),
-    /// The catalogue could not be read.
-    #[error(transparent)]
-    Control(#[from] ControlError),
+    /// The cluster does not take the node in.
+    #[error("the cluster refuses this node: {0}")]
+    Refused(String),
     /// The log has stopped while the node was running.
     #[error(transparent)]
     Log(#[from] WalFailed),
@@ -77,6 +80,8 @@ pub struct ShardPlan {
     pub shard: ShardId,
     /// Drawn when the node started.
     pub incarnation: u64,
+    /// What the node's disk is known by.
+    pub store: Store,
     /// Turns true when the shard shall stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -103,11 +108,12 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
     let config = CoreConfig::new(place, links.clone());
     let shard = Rc::new(Shard::open(engine.clone(), runtime, config, &recovery)?);
     drop(recovery);
-    let control = open_control(&core, &plan, &shard, &peers).await?;
+    found_catalogue(&plan, &shard).await?;
     let identity = identity(&plan, nodes);
-    let service = Rc::new(Service::new(identity, shard, peers, links, control.clone(), runtime));
+    let service = Rc::new(Service::new(identity, shard, peers, links, core.clone()));
+    service.start_control();
     let mut serving = pin!(endpoint.run(ServiceHandle(service.clone())));
-    let mut working = pin!(work(&core, &plan, &service, control, ready));
+    let mut working = pin!(work(&core, &plan, &service, ready));
     // Serving ends when the endpoint is shut down, which happens below, after the work has ended.
     let ended = poll_fn(|context| {
         if serving.as_mut().poll(context).is_ready() {
@@ -117,6 +123,7 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
     })
     .await;
     let mut stopping = pin!(async {
+        hand_over(&core, &service).await;
         drain(&core, &service).await;
         endpoint.shutdown().await;
     });
@@ -129,15 +136,31 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
     Ok(engine.close().await?)
 }
 
+/// Has others lead what this shard leads, so that clients wait for nothing; requests that come meanwhile are told
+/// whom to ask.
+async fn hand_over(core: &Core, service: &Service) {
+    if service.shard.log_failure().is_some() {
+        return;
+    }
+    let mut waited = Duration::ZERO;
+    while service.shard.hand_over() > 0 && waited < HAND_OVER_PATIENCE {
+        core.sleep(DRAIN_PAUSE).await;
+        waited += DRAIN_PAUSE;
+    }
+    // What was asked of this shard as leader is answered by now, or told to ask again.
+    core.sleep(DRAIN_PAUSE).await;
+}
+
 /// Turns new requests away and waits for those under way: a task that outlived the core would keep its
 /// files open and locked.
 async fn drain(core: &Core, service: &Service) {
     service.shard.close();
     service.links.close();
-    if let Some(control) = &service.control {
+    let control = service.control.borrow().clone();
+    if let Some(control) = &control {
         control.close();
     }
-    let idle = || service.counts.under_way() == 0 && service.control.as_ref().is_none_or(|c| c.is_idle());
+    let idle = || service.counts.under_way() == 0 && control.as_ref().is_none_or(|c| c.is_idle());
     let mut waited = Duration::ZERO;
     while !idle() && waited < DRAIN_PATIENCE {
         core.sleep(DRAIN_PAUSE).await;
@@ -150,16 +173,19 @@ async fn work(
     core: &Core,
     plan: &ShardPlan,
     service: &Rc<Service>,
-    control: Option<Rc<Control>>,
     ready: impl FnOnce(),
 ) -> Result<(), ShardError> {
-    if let Some(control) = &control {
-        control.resume().await?;
-    }
-    ready();
+    let mut registering = pin!(register(plan, service));
+    let mut registered = false;
+    // Nothing is asked of a new node before the cluster has taken it in.
+    let waits = plan.store.is_fresh && !plan.config.cluster.form;
+    let mut ready = Some(ready);
     let mut reporter = Reporter::new(plan.config.node.id, plan.shard);
     let mut stop = plan.stop.clone();
     loop {
+        if registered || !waits {
+            ready.take().into_iter().for_each(|ready| ready());
+        }
         reporter.report(&service.shard, &service.counts, &service.links);
         if let Some(failure) = service.shard.log_failure() {
             return Err(failure.into());
@@ -167,13 +193,17 @@ async fn work(
         let mut pause = pin!(core.sleep(REPORT_EVERY));
         let mut stopped = pin!(stop.wait_for(|stop| *stop));
         let over = poll_fn(|context| {
+            if !registered && let Poll::Ready(result) = registering.as_mut().poll(context) {
+                registered = true;
+                return Poll::Ready(result.map(|()| false));
+            }
             // An error means that the node's handle is gone, and with it whoever could stop the shard.
             if stopped.as_mut().poll(context).is_ready() {
-                return Poll::Ready(true);
+                return Poll::Ready(Ok(true));
             }
-            pause.as_mut().poll(context).map(|()| false)
+            pause.as_mut().poll(context).map(|()| Ok(false))
         });
-        if over.await {
+        if over.await? {
             return Ok(());
         }
     }
@@ -232,28 +262,27 @@ fn bind(core: &Core, plan: &ShardPlan) -> Result<Endpoint, ShardError> {
     Ok(Endpoint::bind(core, config)?)
 }
 
-async fn open_control(
-    core: &Core,
-    plan: &ShardPlan,
-    shard: &Rc<CoreShard>,
-    peers: &Rc<Peers>,
-) -> Result<Option<Rc<Control>>, ShardError> {
-    if !plan.config.holds_catalogue(plan.shard) {
-        return Ok(None);
-    }
-    let own = (NodeId(plan.config.node.id), plan.shard);
-    let catalogue = Catalogue::open(shard, &PartitionRow::catalogue(own.0, own.1)).await?;
-    let control = Control::new(core.clone(), &plan.config, own, shard.clone(), catalogue, peers.clone());
-    Ok(Some(Rc::new(control)))
+/// Founds partition 0 if the cluster is being formed and this shard is to hold it.
+async fn found_catalogue(plan: &ShardPlan, shard: &CoreShard) -> Result<(), ShardError> {
+    let own = Place { node: NodeId(plan.config.node.id), shard: plan.shard };
+    let founders = plan.config.catalogue();
+    let row = PartitionRow::catalogue(founders.clone());
+    let here = shard.serving(row.id, CATALOGUE_GENERATION).is_some();
+    let founder = founders.iter().find(|replica| (replica.node, replica.shard) == (own.node, own.shard));
+    let Some(founder) = founder.filter(|_| plan.config.cluster.form && !here) else { return Ok(()) };
+    let stored = encode_item(&row.to_attributes());
+    Ok(shard.create_member(row.id, &stored, &seats(&founders), member(founder.member)).await?)
 }
 
 fn identity(plan: &ShardPlan, nodes: Rc<Nodes>) -> service::Identity {
+    let founders = plan.config.catalogue();
+    let of = |replica: &Replica| ShardPlace { node: replica.node, shard: replica.shard };
     service::Identity {
         cluster: plan.config.cluster_id().expect("checked when the configuration was read"),
-        node: NodeId(plan.config.node.id),
-        shard: plan.shard,
+        place: Place { node: NodeId(plan.config.node.id), shard: plan.shard },
+        store: plan.store.id,
         incarnation: plan.incarnation,
         nodes,
-        catalogue_node: NodeId(plan.config.cluster.catalogue_node),
+        catalogue: founders.iter().map(of).collect(),
     }
 }

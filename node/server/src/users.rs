@@ -20,7 +20,7 @@ impl Control {
             return Err(ControlError::Invalid(text.to_owned()));
         }
         let now_ms = self.now_ms();
-        let _turn = self.turn().await;
+        let turn = self.turn().await?;
         let present = self.catalogue().user(name).await?;
         match &asked.action {
             ArchivedUserAction::Create(key) => {
@@ -28,21 +28,21 @@ impl Control {
                     return Err(ControlError::UserExists(name.to_owned()));
                 }
                 let keys = vec![access_key(key, now_ms)?];
-                self.catalogue().put_user(&UserRow { name: name.to_owned(), keys }).await
+                self.catalogue().put_user(turn.reign, &UserRow { name: name.to_owned(), keys }).await
             }
             ArchivedUserAction::Rotate(key) => {
                 let mut user = present.ok_or_else(|| ControlError::UserNotFound(name.to_owned()))?;
                 user.keys.insert(0, access_key(key, now_ms)?);
                 user.keys.truncate(ACCESS_KEYS_MAX);
-                self.catalogue().put_user(&user).await
+                self.catalogue().put_user(turn.reign, &user).await
             }
             ArchivedUserAction::Replace(key) => {
                 let mut user = present.ok_or_else(|| ControlError::UserNotFound(name.to_owned()))?;
                 user.keys = vec![access_key(key, now_ms)?];
-                self.catalogue().put_user(&user).await
+                self.catalogue().put_user(turn.reign, &user).await
             }
             ArchivedUserAction::Delete => match present {
-                Some(_) => self.catalogue().delete_user(name).await,
+                Some(_) => self.catalogue().delete_user(turn.reign, name).await,
                 None => Err(ControlError::UserNotFound(name.to_owned())),
             },
         }

@@ -230,7 +230,7 @@ mod tests {
     fn the_frame_of_version_2_is_frozen() {
         assert_eq!(
             Hex(&sealed()).to_string(),
-            "45564b51010003004d0000000000000040420f0000000000040000000000000057ea43f4c083635f0000000000000000626f6479"
+            "45564b51020003004d0000000000000040420f00000000000400000000000000bd8612eef76a59b00000000000000000626f6479"
         );
         let frame = open(sealed().into()).unwrap();
         assert_eq!((frame.header.kind, frame.header.request_id, frame.header.timeout_us), (3, 77, 1_000_000));

@@ -12,8 +12,10 @@ use rkyv::{Archive, Portable, Serialize, rancor};
 mod consensus;
 mod control;
 pub mod peer;
+mod state;
 
 pub use control::*;
+pub use state::*;
 
 /// What a frame holds. Answers have the highest bit set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +37,10 @@ pub enum Kind {
     PartitionStatistics = 0x0007,
     /// [`Update`].
     Update = 0x0008,
+    /// [`Ping`].
+    Ping = 0x0009,
+    /// [`PartitionState`].
+    PartitionState = 0x000A,
     /// [`CreateTable`].
     CreateTable = 0x0010,
     /// [`DeleteTable`].
@@ -47,6 +53,10 @@ pub enum Kind {
     CreatePartition = 0x0020,
     /// [`DropPartition`].
     DropPartition = 0x0021,
+    /// [`RegisterNode`].
+    RegisterNode = 0x0022,
+    /// [`SwapMember`].
+    SwapMember = 0x0023,
     /// [`peer::Join`].
     Join = 0x0040,
     /// [`peer::CoreSupport`].
@@ -71,18 +81,22 @@ pub enum Kind {
     Changed = 0x8006,
     /// [`PartitionCounts`].
     PartitionCounts = 0x8007,
+    /// [`ReplicaState`].
+    ReplicaState = 0x800A,
     /// [`Table`], to create, update and delete table.
     Table = 0x8010,
-    /// [`Done`], to change user, create and drop partition.
+    /// [`Done`], to change user, create and drop partition, register node and swap member.
     Done = 0x8020,
     /// [`peer::Joined`].
     Joined = 0x8040,
+    /// [`Redirect`], to what only another member can answer.
+    Redirect = 0xFFFE,
     /// [`crate::Refusal`], to anything.
     Refusal = 0xFFFF,
 }
 
 impl Kind {
-    const ALL: [Kind; 30] = [
+    const ALL: [Kind; 36] = [
         Kind::Hello,
         Kind::Get,
         Kind::Put,
@@ -91,12 +105,16 @@ impl Kind {
         Kind::Watch,
         Kind::PartitionStatistics,
         Kind::Update,
+        Kind::Ping,
+        Kind::PartitionState,
         Kind::CreateTable,
         Kind::DeleteTable,
         Kind::UpdateTable,
         Kind::ChangeUser,
         Kind::CreatePartition,
         Kind::DropPartition,
+        Kind::RegisterNode,
+        Kind::SwapMember,
         Kind::Join,
         Kind::CoreSupport,
         Kind::Group,
@@ -109,9 +127,11 @@ impl Kind {
         Kind::Page,
         Kind::Changed,
         Kind::PartitionCounts,
+        Kind::ReplicaState,
         Kind::Table,
         Kind::Done,
         Kind::Joined,
+        Kind::Redirect,
         Kind::Refusal,
     ];
 
@@ -170,19 +190,29 @@ pub struct Welcome {
     pub incarnation: u64,
     /// All nodes of the cluster.
     pub nodes: Vec<NodeAddress>,
-    /// The node that holds partition 0.
-    pub catalogue_node: NodeId,
-    /// The shard that holds partition 0.
-    pub catalogue_shard: ShardId,
+    /// The shards that hold partition 0, as far as the node knows.
+    pub catalogue: Vec<ShardPlace>,
 }
 
-/// Reads one item, strongly consistent.
+/// A shard of a node.
+#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPlace {
+    /// The node.
+    pub node: NodeId,
+    /// The shard.
+    pub shard: ShardId,
+}
+
+/// Reads one item.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Get<'a> {
     /// The partition that owns the key.
     pub partition: PartitionId,
     /// Its generation, as the sender knows it.
     pub generation: Generation,
+    /// Whether it must be the item of this moment, which the leader tells; else any replica answers what it
+    /// has.
+    pub consistent: bool,
     /// The encoded key.
     #[rkyv(with = InlineAsBox)]
     pub key: &'a [u8],
@@ -196,6 +226,17 @@ pub struct Found<'a> {
     pub item: Option<&'a [u8]>,
 }
 
+/// Names a write, so that repeating it applies it once and gives the first outcome.
+#[derive(Archive, Serialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteToken {
+    /// Drawn at random by whoever sends.
+    pub session: u128,
+    /// Rises from write to write.
+    pub sequence: u64,
+    /// The least sequence whose answer has not arrived: what is below never comes again.
+    pub lowest: u64,
+}
+
 /// On what terms an item is written, and what the answer shall carry.
 #[derive(Archive, Serialize, Clone, Copy, Debug, Default)]
 pub struct Terms<'a> {
@@ -205,6 +246,8 @@ pub struct Terms<'a> {
     pub return_new: bool,
     /// Whether the answer shall carry the item that is there if the condition does not hold for it.
     pub return_old_on_failure: bool,
+    /// Names the write.
+    pub token: Option<WriteToken>,
     /// What must hold for the item that is there, as `expression::Condition::encode` made it.
     #[rkyv(with = Map<InlineAsBox>)]
     pub condition: Option<&'a [u8]>,
@@ -282,13 +325,15 @@ pub struct ConditionFailed<'a> {
     pub old: Option<&'a [u8]>,
 }
 
-/// Reads a page of consecutive items, strongly consistent.
+/// Reads a page of consecutive items.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Range<'a> {
     /// The partition that owns the range.
     pub partition: PartitionId,
     /// Its generation, as the sender knows it.
     pub generation: Generation,
+    /// As [`Get::consistent`].
+    pub consistent: bool,
     /// Whether to begin at the upper end.
     pub reverse: bool,
     /// Most items wanted.
@@ -354,24 +399,6 @@ pub struct Changed {
     pub applied: Slot,
 }
 
-/// Asks how much a partition holds.
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct PartitionStatistics {
-    /// The partition.
-    pub partition: PartitionId,
-    /// Its generation, as the sender knows it.
-    pub generation: Generation,
-}
-
-/// The answer to [`PartitionStatistics`].
-#[derive(Archive, Serialize, Clone, Debug)]
-pub struct PartitionCounts {
-    /// Items.
-    pub items: u64,
-    /// Their size by DynamoDB's rules, in bytes.
-    pub bytes: u64,
-}
-
 macro_rules! kinds {
     ($($message:ty => $kind:ident),* $(,)?) => {
         $(impl Message for $message {
@@ -388,6 +415,9 @@ kinds!(
     Range<'_> => Range, Page<'_> => Page,
     Watch => Watch, Changed => Changed,
     PartitionStatistics => PartitionStatistics, PartitionCounts => PartitionCounts,
+    PartitionState => PartitionState, ReplicaState => ReplicaState,
+    Ping => Ping, Redirect => Redirect,
+    RegisterNode => RegisterNode, SwapMember => SwapMember,
     CreateTable => CreateTable, UpdateTable => UpdateTable, DeleteTable => DeleteTable,
     ChangeUser => ChangeUser,
     Table<'_> => Table,
@@ -468,11 +498,11 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_version_1_are_frozen() {
-        let get = Get { partition: PartitionId(7), generation: Generation(2), key: b"key" };
+    fn messages_of_version_2_are_frozen() {
+        let get = Get { partition: PartitionId(7), generation: Generation(2), consistent: true, key: b"key" };
         let refusal = Refusal::new(RefusalCode::Overloaded, "later");
         let hex = |bytes: Bytes| evenkeel_model::hex::Hex(&bytes[HEADER_BYTES..]).to_string();
-        assert_eq!(hex(encode(&get, 1, 0)), "6b6579070000000000000002000000f1ffffff03000000");
+        assert_eq!(hex(encode(&get, 1, 0)), "6b657907000000000000000200000001f0ffffff03000000");
         assert_eq!(hex(encode(&refusal, 1, 0)), "02006c61746572ffffff");
     }
 

@@ -39,10 +39,12 @@ pub enum RefusalCode {
     UserExists = 15,
     /// There is no user of this name.
     UserNotFound = 16,
+    /// Leadership was lost under the write: it may be made or not. Repeating it under its token is safe.
+    Unknown = 17,
 }
 
 impl RefusalCode {
-    const ALL: [RefusalCode; 16] = [
+    const ALL: [RefusalCode; 17] = [
         RefusalCode::WrongPartition,
         RefusalCode::Overloaded,
         RefusalCode::TableFull,
@@ -59,6 +61,7 @@ impl RefusalCode {
         RefusalCode::Protected,
         RefusalCode::UserExists,
         RefusalCode::UserNotFound,
+        RefusalCode::Unknown,
     ];
 
     /// The code of this number, if this program knows it.
@@ -73,7 +76,7 @@ impl RefusalCode {
     }
 }
 
-/// The answer that refuses.
+/// The answer that refuses. Its bytes are the same in every protocol version: it ends greetings.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Refusal {
     /// A [`RefusalCode`] as a number, so that later versions may add codes.

@@ -1,20 +1,27 @@
 //! One request from its first attempt to its end: what follows from the outcome of each attempt.
 //!
-//! | outcome | read | write |
-//! |---|---|---|
-//! | refused, nothing done, may succeed later | retry | retry |
-//! | refused for good | give up | give up |
-//! | the log failed | give up | outcome unknown |
-//! | connection lost before it was sent | retry | retry |
-//! | connection lost after it was sent | retry | outcome unknown |
-//! | time is up before it was sent | expired | expired |
-//! | time is up after it was sent | expired | outcome unknown |
+//! | outcome | read | write with a token | other write |
+//! |---|---|---|---|
+//! | another replica leads | ask it | ask it | ask it |
+//! | nobody leads yet | wait, ask again | wait, ask again | wait, ask again |
+//! | refused, nothing done, may succeed later | retry | retry | retry |
+//! | refused for good | give up | give up | give up |
+//! | leadership lost under it | retry | retry | outcome unknown |
+//! | the log failed | ask another | ask another | outcome unknown |
+//! | connection lost before it was sent | ask another | ask another | ask another |
+//! | connection lost after it was sent | ask another | ask another | outcome unknown |
+//! | time is up before it was sent | expired | expired | expired |
+//! | time is up after it was sent | expired | outcome unknown | outcome unknown |
 //!
-//! A write whose outcome is unknown is never repeated here: whether that is safe, the caller knows.
+//! A write with a token is applied once however often it is repeated; one without is never repeated here: whether
+//! that is safe, the caller knows. Once an attempt of a write may have happened, whatever ends the call leaves
+//! its outcome unknown.
+//!
 //! Retries wait with exponential backoff and full jitter ("Exponential Backoff And Jitter", AWS
-//! Architecture Blog, 2015), end before the deadline, and are paid from the client's [`RetryBudget`].
-//! The first retry after [`RefusalCode::WrongPartition`] is free of both: the route was old, the
-//! cluster is not in trouble.
+//! Architecture Blog, 2015), end before the deadline, and are paid from the client's [`RetryBudget`]. Free are
+//! the first retry after [`RefusalCode::WrongPartition`] and after a lost connection, and the way to a leader: the
+//! cluster is not in trouble, it is somewhere else. Where nobody leads, calls wait until the deadline and ask
+//! seldom, so that an election is no storm of questions.
 
 use crate::budget::RetryBudget;
 use evenkeel_wire::RefusalCode;
@@ -26,6 +33,8 @@ pub enum Effect {
     Read,
     /// It may have changed something even if no answer came.
     Write,
+    /// The same, but repeating it changes it once only: it has a token.
+    RepeatableWrite,
 }
 
 /// How an attempt ended, if not by an answer that settles the call.
@@ -35,6 +44,11 @@ pub enum Outcome {
     Refusal(RefusalCode),
     /// The node refused with a code that this program does not know.
     UnknownRefusal,
+    /// Another replica must be asked; nothing was done.
+    Redirect {
+        /// Whether it is known which one, and nothing speaks against asking it at once.
+        known: bool,
+    },
     /// There was no connection, or it broke.
     ConnectionLost {
         /// Whether the request may have reached the node.
@@ -100,13 +114,36 @@ pub struct Call {
     effect: Effect,
     deadline_us: u64,
     attempts: u32,
+    /// The first retries of their kind are free.
     redirected: bool,
+    moved: bool,
+    /// How often it was sent to a leader, and how often there was none.
+    led: u32,
+    unled: u32,
+    /// Whether an attempt may have changed something.
+    uncertain: bool,
 }
+
+/// How often a call goes where it is sent without waiting.
+const LEADS_FREE_MAX: u32 = 3;
+/// The wait for a leader, from the first time there is none, to the longest; half of it is jitter.
+const UNLED_FIRST_US: u64 = 20_000;
+const UNLED_MAX_US: u64 = 200_000;
 
 impl Call {
     /// A call whose first attempt begins now and that must end by `deadline_us`.
     pub fn new(policy: RetryPolicy, effect: Effect, deadline_us: u64) -> Call {
-        Call { policy, effect, deadline_us, attempts: 1, redirected: false }
+        Call {
+            policy,
+            effect,
+            deadline_us,
+            attempts: 1,
+            redirected: false,
+            moved: false,
+            led: 0,
+            unled: 0,
+            uncertain: false,
+        }
     }
 
     /// Attempts so far, the one under way included.
@@ -129,11 +166,8 @@ impl Call {
         now_us: u64,
         random: u64,
     ) -> Decision {
-        let uncertain = match self.effect {
-            Effect::Read => None,
-            Effect::Write => Some(Decision::GiveUp(GiveUp::OutcomeUnknown)),
-        };
-        match outcome {
+        let decision = match outcome {
+            Outcome::Redirect { known } => self.follow(known, now_us, random),
             Outcome::Refusal(RefusalCode::WrongPartition) if !self.redirected => {
                 self.redirected = true;
                 self.redirect(now_us)
@@ -142,19 +176,59 @@ impl Call {
                 let refresh_route = code == RefusalCode::WrongPartition;
                 self.retry(GiveUp::Busy, refresh_route, budget, requests_total, now_us, random)
             }
-            Outcome::Refusal(RefusalCode::Failed) => {
-                uncertain.unwrap_or(Decision::GiveUp(GiveUp::Unavailable))
-            }
+            Outcome::Refusal(RefusalCode::Unknown) => self.lost(true, budget, requests_total, now_us, random),
+            Outcome::Refusal(RefusalCode::Failed) => self.lost(true, budget, requests_total, now_us, random),
             Outcome::Refusal(RefusalCode::Expired) => Decision::GiveUp(GiveUp::Expired),
             Outcome::Refusal(_) | Outcome::UnknownRefusal => Decision::GiveUp(GiveUp::Refused),
-            Outcome::ConnectionLost { sent } => match uncertain.filter(|_| sent) {
-                Some(unknown) => unknown,
-                None => self.retry(GiveUp::Unavailable, false, budget, requests_total, now_us, random),
-            },
+            Outcome::ConnectionLost { sent } => self.lost(sent, budget, requests_total, now_us, random),
             Outcome::Timeout { sent } => {
-                uncertain.filter(|_| sent).unwrap_or(Decision::GiveUp(GiveUp::Expired))
+                self.uncertain |= sent;
+                Decision::GiveUp(GiveUp::Expired)
             }
+        };
+        let unknown = self.uncertain && self.effect != Effect::Read;
+        match decision {
+            Decision::GiveUp(_) if unknown => Decision::GiveUp(GiveUp::OutcomeUnknown),
+            decision => decision,
         }
+    }
+
+    /// An attempt ended without saying what it did, if it was `sent`. Another replica can be asked.
+    fn lost(
+        &mut self,
+        sent: bool,
+        budget: &mut RetryBudget,
+        requests_total: u64,
+        now_us: u64,
+        random: u64,
+    ) -> Decision {
+        self.uncertain |= sent;
+        if sent && self.effect == Effect::Write {
+            return Decision::GiveUp(GiveUp::OutcomeUnknown);
+        }
+        if !self.moved && self.attempts < self.policy.attempts_max && self.time_left_us(now_us) > 0 {
+            self.moved = true;
+            self.attempts += 1;
+            return Decision::Retry { after_us: 0, refresh_route: false };
+        }
+        self.retry(GiveUp::Unavailable, false, budget, requests_total, now_us, random)
+    }
+
+    /// Goes to who leads, or waits until somebody does.
+    fn follow(&mut self, known: bool, now_us: u64, random: u64) -> Decision {
+        let after_us = if known && self.led < LEADS_FREE_MAX {
+            self.led += 1;
+            0
+        } else {
+            let doubled = UNLED_FIRST_US << self.unled.min(16);
+            self.unled += 1;
+            let half_us = doubled.min(UNLED_MAX_US) / 2;
+            half_us + random % (half_us + 1)
+        };
+        if after_us >= self.time_left_us(now_us) {
+            return Decision::GiveUp(GiveUp::Unavailable);
+        }
+        Decision::Retry { after_us, refresh_route: false }
     }
 
     fn redirect(&mut self, now_us: u64) -> Decision {
@@ -191,7 +265,7 @@ impl Call {
 mod tests {
     use super::*;
     use crate::budget::BudgetPolicy;
-    use Effect::{Read, Write};
+    use Effect::{Read, RepeatableWrite, Write};
 
     const DEADLINE_US: u64 = 1_000_000;
 
@@ -210,13 +284,16 @@ mod tests {
 
     #[test]
     fn each_outcome_of_a_first_attempt_has_its_decision() {
-        use Outcome::{ConnectionLost, Refusal, Timeout, UnknownRefusal};
+        use Outcome::{ConnectionLost, Redirect, Refusal, Timeout, UnknownRefusal};
         let retry = Decision::Retry { after_us: 0, refresh_route: false };
         let redirect = Decision::Retry { after_us: 0, refresh_route: true };
         let end = Decision::GiveUp;
         let unknown = end(GiveUp::OutcomeUnknown);
         let refused = end(GiveUp::Refused);
+        let waits = Decision::Retry { after_us: UNLED_FIRST_US / 2, refresh_route: false };
         let cases = [
+            (Redirect { known: true }, retry, retry),
+            (Redirect { known: false }, waits, waits),
             (Refusal(RefusalCode::WrongPartition), redirect, redirect),
             (Refusal(RefusalCode::Overloaded), retry, retry),
             (Refusal(RefusalCode::TableFull), retry, retry),
@@ -225,7 +302,8 @@ mod tests {
             (Refusal(RefusalCode::Unsupported), refused, refused),
             (Refusal(RefusalCode::Forbidden), refused, refused),
             (Refusal(RefusalCode::Expired), end(GiveUp::Expired), end(GiveUp::Expired)),
-            (Refusal(RefusalCode::Failed), end(GiveUp::Unavailable), unknown),
+            (Refusal(RefusalCode::Failed), retry, unknown),
+            (Refusal(RefusalCode::Unknown), retry, unknown),
             (Refusal(RefusalCode::TableExists), refused, refused),
             (Refusal(RefusalCode::TableNotFound), refused, refused),
             (Refusal(RefusalCode::TableInUse), refused, refused),
@@ -240,11 +318,72 @@ mod tests {
             (Timeout { sent: true }, end(GiveUp::Expired), unknown),
         ];
         for (outcome, read, write) in cases {
-            for (effect, expected) in [(Read, read), (Write, write)] {
+            let once = match outcome {
+                Timeout { sent: true } => unknown,
+                _ => read,
+            };
+            for (effect, expected) in [(Read, read), (Write, write), (RepeatableWrite, once)] {
                 let decision = call(effect).handle_outcome(outcome, &mut budget(1), 0, 0, 0);
                 assert_eq!(decision, expected, "{outcome:?} of a {effect:?}");
             }
         }
+    }
+
+    #[test]
+    fn once_a_write_may_have_happened_nothing_makes_its_outcome_known() {
+        let later = [
+            Outcome::Refusal(RefusalCode::Invalid),
+            Outcome::Refusal(RefusalCode::Expired),
+            Outcome::Timeout { sent: false },
+            Outcome::UnknownRefusal,
+        ];
+        for outcome in later {
+            for (effect, expected) in
+                [(RepeatableWrite, GiveUp::OutcomeUnknown), (Read, GiveUp::Expired), (Read, GiveUp::Refused)]
+            {
+                let (mut call, mut budget) = (call(effect), budget(1));
+                let first = call.handle_outcome(Outcome::ConnectionLost { sent: true }, &mut budget, 0, 0, 0);
+                assert_eq!(first, Decision::Retry { after_us: 0, refresh_route: false });
+                let Decision::GiveUp(reason) = call.handle_outcome(outcome, &mut budget, 0, 0, 0) else {
+                    panic!("{outcome:?} ends a call")
+                };
+                assert!(reason == expected || effect == Read, "{outcome:?} of a {effect:?}: {reason:?}");
+                assert!(effect != Read || reason != GiveUp::OutcomeUnknown, "{outcome:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_way_to_a_leader_is_free_and_waits_grow_until_the_deadline() {
+        let mut none = budget(0);
+        let mut follow = call(Write);
+        let mut go = |call: &mut Call, known, now_us, random| {
+            call.handle_outcome(Outcome::Redirect { known }, &mut none, 0, now_us, random)
+        };
+        let retry = |after_us| Decision::Retry { after_us, refresh_route: false };
+        for _ in 0..LEADS_FREE_MAX {
+            assert_eq!(go(&mut follow, true, 0, 0), retry(0));
+        }
+        assert_eq!(go(&mut follow, true, 0, 0), retry(10_000), "two that name each other are asked seldom");
+        let mut waits = call(Read);
+        for expected in [10_000, 20_000, 40_000, 80_000, 100_000, 100_000] {
+            assert_eq!(go(&mut waits, false, 0, 0), retry(expected));
+        }
+        assert_eq!(go(&mut waits, false, 0, 100_000), retry(200_000), "half of it is jitter");
+        let end = Decision::GiveUp(GiveUp::Unavailable);
+        assert_eq!(go(&mut waits, false, DEADLINE_US - 100_000, 0), end);
+        assert_eq!(waits.attempts(), 1, "nothing was tried");
+    }
+
+    #[test]
+    fn a_second_lost_connection_waits_and_is_paid() {
+        let lost = Outcome::ConnectionLost { sent: false };
+        let (mut call, mut budget) = (call(Write), budget(1));
+        let retry = |after_us| Decision::Retry { after_us, refresh_route: false };
+        assert_eq!(call.handle_outcome(lost, &mut budget, 0, 0, 7), retry(0));
+        assert_eq!(call.handle_outcome(lost, &mut budget, 0, 0, 7), retry(7));
+        let end = Decision::GiveUp(GiveUp::Unavailable);
+        assert_eq!(call.handle_outcome(lost, &mut budget, 0, 0, 7), end);
     }
 
     #[test]

@@ -10,7 +10,9 @@
 mod budget;
 mod call;
 mod map;
+mod replicas;
 
 pub use budget::{BudgetPolicy, RetryBudget};
 pub use call::{Call, Decision, Effect, GiveUp, Outcome, RetryPolicy};
-pub use map::{Catalogue, Place, Route, RouteMap, TableFault, TableRoutes};
+pub use map::{Catalogue, Route, RouteMap, TableFault, TableRoutes};
+pub use replicas::{Place, Replicas};

@@ -6,7 +6,8 @@
 //!
 //! Look-ups: a table by a hash, its partition by binary search over the lower bounds.
 
-use evenkeel_model::catalogue::{PartitionRow, TableRow};
+use crate::replicas::{Place, Replicas};
+use evenkeel_model::catalogue::{PartitionRow, Replica, TableRow};
 use evenkeel_model::{Generation, NodeId, PartitionId, ShardId, TableId};
 use evenkeel_wire::message::NodeAddress;
 use std::collections::HashMap;
@@ -23,17 +24,6 @@ pub struct Catalogue {
     pub nodes: Vec<NodeAddress>,
 }
 
-/// A shard of a node and how to reach it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The node.
-    pub node: NodeId,
-    /// The shard of that node.
-    pub shard: ShardId,
-    /// `host:port`, with brackets around an IPv6 address.
-    pub address: Arc<str>,
-}
-
 /// A partition, the range it owns, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -45,8 +35,8 @@ pub struct Route {
     pub lower: Vec<u8>,
     /// The least encoded key behind it; nothing for the last partition.
     pub upper: Option<Vec<u8>>,
-    /// Where it is.
-    pub place: Place,
+    /// Where its replicas are.
+    pub replicas: Replicas,
 }
 
 /// Why a table cannot be used with this reading of the catalogue.
@@ -81,15 +71,11 @@ pub enum TableFault {
         /// The partition.
         partition: PartitionId,
     },
-    /// A partition on a node or shard that the cluster does not list.
-    #[error("partition {partition} is on node {node}, shard {shard}, which the cluster does not list")]
-    UnknownPlace {
+    /// A partition on nodes and shards that the cluster does not list.
+    #[error("partition {partition} is on nodes that the cluster does not list")]
+    UnknownPlaces {
         /// The partition.
         partition: PartitionId,
-        /// The node.
-        node: NodeId,
-        /// The shard.
-        shard: ShardId,
     },
 }
 
@@ -122,6 +108,21 @@ impl RouteMap {
             map.by_id.insert(row.id, TableRoutes { row: Arc::new(row), routes });
         }
         map
+    }
+
+    /// Takes over from an older map who leads which partition.
+    pub fn inherit(&self, older: &RouteMap) {
+        for (id, table) in &self.by_id {
+            let Some(Ok(before)) = older.by_id.get(id).map(TableRoutes::routes) else { continue };
+            for route in table.routes().unwrap_or_default() {
+                let same = before.binary_search_by(|before| before.lower.cmp(&route.lower)).ok();
+                if let Some(before) =
+                    same.map(|at| &before[at]).filter(|old| old.partition == route.partition)
+                {
+                    route.replicas.prefer(before.replicas.first());
+                }
+            }
+        }
     }
 
     /// The table of this name.
@@ -191,45 +192,30 @@ impl TableRoutes {
     }
 }
 
-/// Addresses of shards, each made once.
-struct Places(HashMap<(NodeId, ShardId), Arc<str>>);
+/// Shards, each made once.
+struct Places(HashMap<(NodeId, ShardId), Place>);
 
 impl Places {
     fn new(nodes: &[NodeAddress]) -> Places {
         let mut places = HashMap::new();
         for node in nodes {
             for shard in 0..node.shards {
-                if let Some(address) = address(node, ShardId(shard)) {
-                    places.insert((node.id, ShardId(shard)), address.into());
+                if let Some(place) = Place::of(node, ShardId(shard)) {
+                    places.insert((node.id, ShardId(shard)), place);
                 }
             }
         }
         Places(places)
     }
 
-    fn of(&self, row: &PartitionRow) -> Result<Place, TableFault> {
-        let (node, shard) = (row.node, row.shard);
-        match self.0.get(&(node, shard)) {
-            Some(address) => Ok(Place { node, shard, address: address.clone() }),
-            None => Err(TableFault::UnknownPlace { partition: row.id, node, shard }),
+    /// Where the replicas of a partition are; those on nodes that are not listed are left out.
+    fn of(&self, row: &PartitionRow) -> Result<Replicas, TableFault> {
+        let at = |replica: &Replica| self.0.get(&(replica.node, replica.shard)).cloned();
+        let places: Vec<Place> = row.replicas.iter().filter_map(at).collect();
+        if places.is_empty() {
+            return Err(TableFault::UnknownPlaces { partition: row.id });
         }
-    }
-}
-
-/// Where a shard listens, if the node has it.
-fn address(node: &NodeAddress, shard: ShardId) -> Option<String> {
-    let port = node.port_base.checked_add(shard.0).filter(|_| shard.0 < node.shards)?;
-    Some(match node.host.contains(':') {
-        true => format!("[{}]:{port}", node.host),
-        false => format!("{}:{port}", node.host),
-    })
-}
-
-impl Place {
-    /// A shard of one of the nodes; nothing if none of them has it.
-    pub fn find(nodes: &[NodeAddress], node: NodeId, shard: ShardId) -> Option<Place> {
-        let found = nodes.iter().find(|listed| listed.id == node)?;
-        Some(Place { node, shard, address: address(found, shard)?.into() })
+        Ok(Replicas::new(places))
     }
 }
 
@@ -238,9 +224,9 @@ fn routes(mut rows: Vec<PartitionRow>, places: &Places) -> Result<Vec<Route>, Ta
     check_cover(&rows)?;
     rows.into_iter()
         .map(|row| {
-            let place = places.of(&row)?;
+            let replicas = places.of(&row)?;
             let PartitionRow { id: partition, generation, lower, upper, .. } = row;
-            Ok(Route { partition, generation, lower, upper, place })
+            Ok(Route { partition, generation, lower, upper, replicas })
         })
         .collect()
 }
@@ -302,9 +288,14 @@ mod tests {
             upper: upper.map(<[u8]>::to_vec),
             id: PartitionId(id),
             generation: Generation(id as u32 + 100),
-            node: NodeId(id as u32 % 2 + 1),
-            shard: ShardId((id % 2) as u16),
+            founders: Vec::new(),
+            replicas: vec![replica(id as u32 % 2 + 1, (id % 2) as u16)],
+            unmade: Vec::new(),
         }
+    }
+
+    fn replica(node: u32, shard: u16) -> Replica {
+        Replica { member: node, node: NodeId(node), shard: ShardId(shard) }
     }
 
     fn map(partitions: Vec<PartitionRow>) -> RouteMap {
@@ -328,7 +319,7 @@ mod tests {
         ];
         for (key, id, address) in cases {
             let route = orders.floor(key).unwrap();
-            assert_eq!((route.partition.0, &*route.place.address), (id, address), "{key:?}");
+            assert_eq!((route.partition.0, &*route.replicas.first().address), (id, address), "{key:?}");
             assert_eq!(route.generation, Generation(id as u32 + 100));
         }
         assert!(map.table("absent").is_none() && map.table_by_id(TableId(9)).is_none());
@@ -337,9 +328,9 @@ mod tests {
 
     #[test]
     fn a_table_that_cannot_be_used_says_why_and_leaves_others_alone() {
-        let unknown_node = PartitionRow { node: NodeId(9), ..partition(1, b"", None) };
-        let unknown_shard = PartitionRow { shard: ShardId(2), ..partition(1, b"", None) };
-        let place = |node, shard| TableFault::UnknownPlace { partition: PartitionId(1), node, shard };
+        let on = |replica| PartitionRow { replicas: vec![replica], ..partition(1, b"", None) };
+        let (unknown_node, unknown_shard) = (on(replica(9, 0)), on(replica(2, 2)));
+        let nowhere = || TableFault::UnknownPlaces { partition: PartitionId(1) };
         let id = PartitionId;
         let cases = [
             (vec![], TableFault::NoPartitions),
@@ -365,8 +356,8 @@ mod tests {
                 vec![partition(1, b"", Some(b"")), partition(2, b"", None)],
                 TableFault::Empty { partition: id(1) },
             ),
-            (vec![unknown_node], place(NodeId(9), ShardId(1))),
-            (vec![unknown_shard], place(NodeId(2), ShardId(2))),
+            (vec![unknown_node], nowhere()),
+            (vec![unknown_shard], nowhere()),
         ];
         for (mut partitions, fault) in cases {
             partitions.push(PartitionRow { table: TableId(6), ..partition(7, b"", None) });
@@ -374,6 +365,20 @@ mod tests {
             assert_eq!(map.table("orders").unwrap().floor(b"k"), Err(&fault), "{fault}");
             assert!(map.table("empty").unwrap().floor(b"k").is_ok(), "{fault}");
         }
+    }
+
+    #[test]
+    fn a_newer_map_knows_who_leads_from_the_one_before() {
+        let both = || {
+            let replicas = vec![replica(1, 0), replica(2, 0)];
+            map(vec![PartitionRow { replicas, ..partition(1, b"", None) }])
+        };
+        let (older, newer) = (both(), both());
+        let lead = |map: &RouteMap| map.table("orders").unwrap().floor(b"k").unwrap().replicas.clone();
+        let second = lead(&older).places()[1].clone();
+        older.table("orders").unwrap().floor(b"k").unwrap().replicas.prefer(&second);
+        newer.inherit(&older);
+        assert_eq!(lead(&newer).first(), &second);
     }
 
     #[test]

@@ -4,16 +4,19 @@ use crate::catalogue::View;
 use crate::client::Inner;
 use crate::connection::LaneChoice;
 use crate::error::Error;
+use crate::limits::CONNECT_PATIENCE;
 use crate::links::Link;
 use crate::pending::lock;
 use bytes::Bytes;
-use evenkeel_caller::{Call, Decision, Effect, Outcome, Place, TableRoutes};
+use evenkeel_caller::{Call, Decision, Effect, Outcome, Place, Replicas, TableRoutes};
 use evenkeel_model::catalogue::TableRow;
+use evenkeel_model::{NodeId, ShardId};
+use evenkeel_wire::message::{ArchivedRedirect, Redirect};
 use evenkeel_wire::{DecodeError, Frame, Kind, Refusal, RefusalCode, decode};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// A request to the shard that a view of the catalogue names.
 pub(crate) trait Request {
@@ -26,8 +29,12 @@ pub(crate) trait Request {
     /// Which lane it takes.
     const LANE: LaneChoice;
 
+    /// Whether any replica may answer it, from what it has.
+    fn is_eventual(&self) -> bool {
+        false
+    }
     /// Where it goes.
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Self::Route), NoRoute>;
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Replicas, Self::Route), NoRoute>;
     /// The whole frame.
     fn encode(&self, route: &Self::Route, request_id: u64, timeout_us: u64) -> Bytes;
     /// The answer in a frame that is no refusal.
@@ -87,6 +94,30 @@ struct Failure {
     outcome: Outcome,
     code: Option<RefusalCode>,
     message: String,
+    /// Who was said to lead.
+    leader: Option<Place>,
+}
+
+impl Failure {
+    fn new(outcome: Outcome, code: Option<RefusalCode>, message: String) -> Failure {
+        Failure { outcome, code, message, leader: None }
+    }
+}
+
+/// Which replica the next attempt of a call goes to.
+#[derive(Default)]
+struct Aim {
+    /// Who was said to lead.
+    told: Option<Place>,
+    /// Who did not answer, or sent the call on.
+    left: Option<Place>,
+}
+
+/// The member that a redirect says leads.
+pub(crate) fn leader(redirect: &ArchivedRedirect) -> Option<(NodeId, ShardId)> {
+    let leader = redirect.leader.as_ref().map(|&leader| u32::from(leader))?;
+    let seat = redirect.members.seats.iter().find(|seat| u32::from(seat.member) == leader)?;
+    Some(((&seat.node).into(), (&seat.shard).into()))
 }
 
 impl Inner {
@@ -111,16 +142,22 @@ impl Inner {
         deadline: Instant,
     ) -> Result<Q::Answer, Error> {
         let mut call = Call::new(self.config.retry, Q::EFFECT, self.microseconds(deadline));
+        let mut aim = Aim::default();
         loop {
-            let (link, route) = match self.find(request) {
+            let (link, route) = match self.find(request, &aim) {
                 Ok(found) => found,
                 Err(_) => {
                     self.refresh_until(deadline).await?;
-                    self.find(request)?
+                    self.find(request, &aim)?
                 }
             };
             let failure = match self.attempt(request, &link, &route, deadline).await {
-                Ok(frame) => return read(request, &route, &frame),
+                Ok(frame) => {
+                    if aim.told.is_some() || aim.left.is_some() {
+                        self.prefer(request, link.place());
+                    }
+                    return read(request, &route, &frame);
+                }
                 Err(failure) => failure,
             };
             if self.closed.load(Ordering::Relaxed)
@@ -128,7 +165,8 @@ impl Inner {
             {
                 return Err(Error::Closed);
             }
-            match self.decide(&mut call, failure.outcome) {
+            let outcome = self.take_aim(request, &mut aim, &link, &failure);
+            match self.decide(&mut call, outcome) {
                 Decision::GiveUp(reason) => {
                     return Err(Error::gave_up(reason, failure.code, failure.message));
                 }
@@ -140,15 +178,62 @@ impl Inner {
                     if refresh_route {
                         // If this fails, the old route is tried again, and refused again.
                         let _ = self.refresh_until(deadline).await;
+                        aim = Aim::default();
                     }
                 }
             }
         }
     }
 
-    fn find<Q: Request>(&self, request: &Q) -> Result<(Arc<Link>, Q::Route), NoRoute> {
+    /// Aims the next attempt at another replica, if the failure is one of the replica that was asked.
+    fn take_aim<Q: Request>(&self, request: &Q, aim: &mut Aim, link: &Link, failure: &Failure) -> Outcome {
+        let asked = link.place();
+        match failure.outcome {
+            Outcome::Redirect { .. } => {
+                let leader = failure.leader.clone();
+                let leader = leader.filter(|told| told != asked && !self.links.link(told).is_suspected());
+                if let Some(leader) = &leader
+                    && !self.prefer(request, leader)
+                {
+                    // The members have changed since the catalogue was read.
+                    self.follower.want();
+                }
+                *aim = Aim { told: leader, left: Some(asked.clone()) };
+                Outcome::Redirect { known: aim.told.is_some() }
+            }
+            Outcome::ConnectionLost { .. } => {
+                link.suspect();
+                *aim = Aim { told: None, left: Some(asked.clone()) };
+                failure.outcome
+            }
+            Outcome::Refusal(RefusalCode::Failed) => {
+                *aim = Aim { told: None, left: Some(asked.clone()) };
+                failure.outcome
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Takes note of who leads; returns whether it is one of the replicas known.
+    fn prefer<Q: Request>(&self, request: &Q, leader: &Place) -> bool {
         let view = self.follower.view();
-        let (place, route) = request.route(&view)?;
+        let Ok((replicas, _)) = request.route(&view) else { return false };
+        replicas.prefer(leader);
+        replicas.places().contains(leader)
+    }
+
+    fn find<Q: Request>(&self, request: &Q, aim: &Aim) -> Result<(Arc<Link>, Q::Route), NoRoute> {
+        let view = self.follower.view();
+        let (replicas, route) = request.route(&view)?;
+        let usable = |place: &Place| !self.links.link(place).is_suspected();
+        let near = || match &self.config.zone {
+            Some(zone) if request.is_eventual() && aim.left.is_none() => replicas.near(zone, usable),
+            _ => None,
+        };
+        let place = match &aim.told {
+            Some(told) => told,
+            None => near().unwrap_or_else(|| replicas.pick(aim.left.as_ref(), usable)),
+        };
         Ok((self.links.link(place), route))
     }
 
@@ -161,27 +246,41 @@ impl Inner {
     ) -> Result<Frame, Failure> {
         let mut sent = false;
         let asking = async {
-            let connection = link.connection().await.map_err(|failure| failure.0)?;
+            let connection = timeout(CONNECT_PATIENCE, link.connection()).await;
+            let connection = connection
+                .map_err(|_| Arc::from(format!("no connection within {CONNECT_PATIENCE:?}")))?
+                .map_err(|failure| failure.0)?;
             let encode = |request_id| request.encode(route, request_id, microseconds_until(deadline));
             connection.request(Q::LANE, encode, &mut sent).await.map_err(|lost| lost.0)
         };
         let answer = timeout_at(deadline, asking).await;
         match answer {
+            Ok(Ok(frame)) if frame.header.kind == Kind::Redirect as u16 => Err(self.redirected(&frame)),
             Ok(Ok(frame)) => match refusal(&frame) {
                 None => Ok(frame),
                 Some((code, message)) => {
                     let outcome = code.map_or(Outcome::UnknownRefusal, Outcome::Refusal);
-                    Err(Failure { outcome, code, message })
+                    Err(Failure::new(outcome, code, message))
                 }
             },
-            Ok(Err(reason)) => {
-                let outcome = Outcome::ConnectionLost { sent };
-                Err(Failure { outcome, code: None, message: reason.to_string() })
-            }
+            Ok(Err(reason)) => Err(Failure::new(Outcome::ConnectionLost { sent }, None, reason.to_string())),
             Err(_) => {
                 let message = format!("no answer within {:?}", self.config.timeout);
-                Err(Failure { outcome: Outcome::Timeout { sent }, code: None, message })
+                Err(Failure::new(Outcome::Timeout { sent }, None, message))
             }
+        }
+    }
+
+    fn redirected(&self, frame: &Frame) -> Failure {
+        match decode::<Redirect>(frame) {
+            Ok(redirect) => {
+                let view = self.follower.view();
+                let at = |(node, shard)| Place::find(view.nodes(), node, shard);
+                let leader = leader(redirect).and_then(at);
+                let message = "the partition has no leader at the moment".to_owned();
+                Failure { leader, ..Failure::new(Outcome::Redirect { known: false }, None, message) }
+            }
+            Err(error) => Failure::new(Outcome::UnknownRefusal, None, error.to_string()),
         }
     }
 
@@ -213,6 +312,6 @@ fn microseconds_until(deadline: Instant) -> u64 {
 fn read<Q: Request>(request: &Q, route: &Q::Route, frame: &Frame) -> Result<Q::Answer, Error> {
     request.read(route, frame).map_err(|error| match Q::EFFECT {
         Effect::Read => Error::internal(error),
-        Effect::Write => Error::OutcomeUnknown { message: error.to_string() },
+        Effect::Write | Effect::RepeatableWrite => Error::OutcomeUnknown { message: error.to_string() },
     })
 }

@@ -4,25 +4,26 @@
 //! one reading per [`CATALOGUE_READ_INTERVAL`]. A second task keeps one Watch open on partition 0 and
 //! asks for a reading when something has changed. Both end when the client does.
 
+use crate::call::leader;
 use crate::client::Inner;
 use crate::connection::LaneChoice;
 use crate::error::Error;
 use crate::limits::{
     CATALOGUE_PAUSE_FIRST, CATALOGUE_PAUSE_MAX, CATALOGUE_READ_ATTEMPTS_MAX, CATALOGUE_READ_INTERVAL,
-    CATALOGUE_READ_TIMEOUT, RANGE_BYTES_MAX, WATCH_TIMEOUT,
+    CATALOGUE_READ_TIMEOUT, CONNECT_PATIENCE, RANGE_BYTES_MAX, WATCH_TIMEOUT,
 };
 use crate::page::Part;
 use crate::users::Users;
 use arc_swap::ArcSwap;
-use evenkeel_caller::{Catalogue, Place, RouteMap};
+use evenkeel_caller::{Catalogue, Place, Replicas, RouteMap};
 use evenkeel_model::catalogue::{
-    self, PartitionRow, RowError, TableRow, TableStatus, UserRow, partitions_prefix, tables_prefix,
-    users_prefix,
+    self, NodeRow, PartitionRow, Replica, RowError, TableRow, TableStatus, UserRow, nodes_prefix,
+    partitions_prefix, tables_prefix, users_prefix,
 };
 use evenkeel_model::key::successor;
 use evenkeel_model::{Attributes, Generation, ItemView, PartitionId, Slot, TableId};
-use evenkeel_wire::message::{Changed, NodeAddress, Page, Range, Watch};
-use evenkeel_wire::{Message, decode};
+use evenkeel_wire::message::{Changed, NodeAddress, Page, Range, Redirect, Watch};
+use evenkeel_wire::{Kind, Message, decode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -36,7 +37,6 @@ const CATALOGUE_GENERATION: Generation = Generation(1);
 #[derive(Default)]
 pub(crate) struct View {
     pub(crate) map: RouteMap,
-    pub(crate) catalogue: Option<Place>,
     pub(crate) users: Users,
     nodes: Vec<NodeAddress>,
     applied: Slot,
@@ -57,6 +57,19 @@ pub(crate) struct Follower {
     ended: watch::Sender<Reading>,
 }
 
+impl View {
+    /// The nodes of the cluster.
+    pub(crate) fn nodes(&self) -> &[NodeAddress] {
+        &self.nodes
+    }
+
+    /// Where the catalogue is, if it was ever found.
+    pub(crate) fn catalogue(&self) -> Option<&Replicas> {
+        let routes = self.map.table_by_id(TableId::CATALOGUE)?.routes().ok()?;
+        routes.first().map(|route| &route.replicas)
+    }
+}
+
 impl Follower {
     pub(crate) fn new() -> Follower {
         Follower {
@@ -69,6 +82,11 @@ impl Follower {
 
     pub(crate) fn view(&self) -> arc_swap::Guard<Arc<View>> {
         self.view.load()
+    }
+
+    /// Has the catalogue read, and waits for nothing.
+    pub(crate) fn want(&self) {
+        self.wanted.notify_one();
     }
 
     /// Waits for a reading that begins after this call.
@@ -108,8 +126,8 @@ impl Inner {
     pub(crate) async fn read_catalogue(&self) -> Result<(), Error> {
         self.counters.catalogue_reads.add(1);
         let old = self.follower.view.load_full();
-        let known = match &old.catalogue {
-            Some(place) => self.read_view(place).await,
+        let known = match old.catalogue() {
+            Some(replicas) => self.read_view(replicas).await,
             None => Err(Error::Unavailable { message: "the catalogue is not located yet".to_owned() }),
         };
         let view = match known {
@@ -119,29 +137,25 @@ impl Inner {
                 self.read_view(&catalogue).await?
             }
         };
+        view.map.inherit(&old.map);
         self.follower.view.store(Arc::new(view));
         Ok(())
     }
 
-    async fn read_view(&self, place: &Place) -> Result<View, Error> {
+    async fn read_view(&self, replicas: &Replicas) -> Result<View, Error> {
         let late = |_| Error::Unavailable {
             message: format!("the catalogue was not read within {CATALOGUE_READ_TIMEOUT:?}"),
         };
-        timeout(CATALOGUE_READ_TIMEOUT, self.read_view_whole(place)).await.map_err(late)?
+        timeout(CATALOGUE_READ_TIMEOUT, self.read_view_whole(replicas)).await.map_err(late)?
     }
 
-    async fn read_view_whole(&self, place: &Place) -> Result<View, Error> {
-        let link = self.links.link(place);
-        let unavailable = |failure: crate::connection::ConnectFailure| Error::Unavailable {
-            message: format!("the catalogue cannot be reached: {failure}"),
-        };
-        let nodes = link.connection().await.map_err(unavailable)?.greeting().nodes.clone();
+    async fn read_view_whole(&self, replicas: &Replicas) -> Result<View, Error> {
         let mut attempts = 0;
         let (tables, partitions) = loop {
             attempts += 1;
-            let tables = self.read_rows(place, tables_prefix(), TableRow::from_attributes).await?;
+            let tables = self.read_rows(replicas, tables_prefix(), TableRow::from_attributes).await?;
             let partitions =
-                self.read_rows(place, partitions_prefix(), PartitionRow::from_attributes).await?;
+                self.read_rows(replicas, partitions_prefix(), PartitionRow::from_attributes).await?;
             let is_consistent = tables.first == tables.last
                 && partitions.first == partitions.last
                 && tables.last == partitions.first;
@@ -151,18 +165,21 @@ impl Inner {
                 break (tables, partitions);
             }
         };
-        let mut view = view(place, nodes, tables.first.min(partitions.first), tables.rows, partitions.rows);
+        let registered = self.read_rows(replicas, nodes_prefix(), NodeRow::from_attributes).await?;
+        let nodes = merged(self.links.dialer().nodes(), registered.rows);
+        let applied = tables.first.min(partitions.first).min(registered.first);
+        let mut view = view(replicas, nodes, applied, tables.rows, partitions.rows);
         if self.config.follow_users {
             // Users stand for themselves: a change behind the slot above is told by the watcher.
             view.users =
-                Users::new(self.read_rows(place, users_prefix(), UserRow::from_attributes).await?.rows);
+                Users::new(self.read_rows(replicas, users_prefix(), UserRow::from_attributes).await?.rows);
         }
         Ok(view)
     }
 
     async fn read_rows<T>(
         &self,
-        place: &Place,
+        replicas: &Replicas,
         prefix: Vec<u8>,
         convert: impl Fn(&Attributes) -> Result<T, RowError>,
     ) -> Result<Rows<T>, Error> {
@@ -173,6 +190,7 @@ impl Inner {
             let range = Range {
                 partition: PartitionId::CATALOGUE,
                 generation: CATALOGUE_GENERATION,
+                consistent: true,
                 reverse: false,
                 items_max: u32::MAX,
                 bytes_max: RANGE_BYTES_MAX,
@@ -180,7 +198,8 @@ impl Inner {
                 upper: upper.as_deref(),
                 filter: None,
             };
-            let frame = self.exchange(place, LaneChoice::Bulk, &range, CATALOGUE_READ_TIMEOUT).await?;
+            let frame =
+                self.ask_catalogue(replicas, LaneChoice::Bulk, &range, CATALOGUE_READ_TIMEOUT).await?;
             let applied = Slot::from(&decode::<Page>(&frame).map_err(Error::internal)?.applied);
             let (part, more) = Part::read(&frame).map_err(Error::internal)?;
             rows.first = rows.first.min(applied);
@@ -196,42 +215,83 @@ impl Inner {
         }
     }
 
-    /// One request to a place outside the route map, without retries.
-    async fn exchange<M: Message>(
+    /// One request to whoever leads the catalogue, or is near it; asked again while nobody does.
+    async fn ask_catalogue<M: Message>(
         &self,
-        place: &Place,
+        replicas: &Replicas,
+        choice: LaneChoice,
+        message: &M,
+        patience: Duration,
+    ) -> Result<evenkeel_wire::Frame, Error> {
+        let late =
+            |_| Error::Expired { message: format!("the catalogue did not answer within {patience:?}") };
+        timeout(patience, self.ask_until_answered(replicas, choice, message, patience)).await.map_err(late)?
+    }
+
+    async fn ask_until_answered<M: Message>(
+        &self,
+        replicas: &Replicas,
         choice: LaneChoice,
         message: &M,
         patience: Duration,
     ) -> Result<evenkeel_wire::Frame, Error> {
         let timeout_us = u64::try_from(patience.as_micros()).unwrap_or(u64::MAX);
-        let exchange = async {
-            let unavailable = |message: String| Error::Unavailable { message };
-            let link = self.links.link(place);
-            let connection = link.connection().await.map_err(|failure| unavailable(failure.to_string()))?;
-            let encode = |id| evenkeel_wire::encode(message, id, timeout_us);
-            let answer = connection.request(choice, encode, &mut false).await;
-            answer.map_err(|lost| unavailable(lost.to_string()))
-        };
-        let late =
-            |_| Error::Expired { message: format!("the catalogue did not answer within {patience:?}") };
-        let frame = timeout(patience, exchange).await.map_err(late)??;
-        match crate::call::refusal(&frame) {
-            None => Ok(frame),
-            Some((code, message)) => Err(Error::refused(code, message)),
+        let usable = |place: &Place| !self.links.link(place).is_suspected();
+        let mut failures = 0;
+        let mut place = replicas.pick(None, usable).clone();
+        loop {
+            let link = self.links.link(&place);
+            let answer = async {
+                let connection = timeout(CONNECT_PATIENCE, link.connection()).await;
+                let connection = connection
+                    .map_err(|_| format!("no connection within {CONNECT_PATIENCE:?}"))?
+                    .map_err(|failure| failure.to_string())?;
+                let encode = |id| evenkeel_wire::encode(message, id, timeout_us);
+                connection.request(choice, encode, &mut false).await.map_err(|lost| lost.to_string())
+            };
+            match answer.await {
+                Ok(frame) if frame.header.kind == Kind::Redirect as u16 => {
+                    let leader = decode::<Redirect>(&frame).ok().and_then(leader);
+                    let nodes = self.links.dialer().nodes();
+                    let leader = leader.and_then(|(node, shard)| Place::find(&nodes, node, shard));
+                    match leader.filter(|leader| *leader != place && usable(leader)) {
+                        Some(leader) => place = leader,
+                        None => {
+                            sleep(pause(1, crate::call::random())).await;
+                            place = replicas.pick(Some(&place), usable).clone();
+                        }
+                    }
+                }
+                Ok(frame) => {
+                    replicas.prefer(&place);
+                    return match crate::call::refusal(&frame) {
+                        None => Ok(frame),
+                        Some((code, message)) => Err(Error::refused(code, message)),
+                    };
+                }
+                Err(message) => {
+                    link.suspect();
+                    failures += 1;
+                    if failures >= replicas.places().len() {
+                        let message = format!("the catalogue cannot be reached: {message}");
+                        return Err(Error::Unavailable { message });
+                    }
+                    place = replicas.pick(Some(&place), usable).clone();
+                }
+            }
         }
     }
 
     /// Waits until partition 0 has changed since the view was read, or a while has passed.
     async fn watch_catalogue(&self) -> Result<bool, Error> {
         let view = self.follower.view.load_full();
-        let Some(place) = &view.catalogue else { return Ok(true) };
+        let Some(replicas) = view.catalogue() else { return Ok(true) };
         let watch = Watch {
             partition: PartitionId::CATALOGUE,
             generation: CATALOGUE_GENERATION,
             after: view.applied,
         };
-        let frame = self.exchange(place, LaneChoice::BySize, &watch, WATCH_TIMEOUT).await?;
+        let frame = self.ask_catalogue(replicas, LaneChoice::BySize, &watch, WATCH_TIMEOUT).await?;
         let changed = decode::<Changed>(&frame).map_err(Error::internal)?;
         Ok(Slot::from(&changed.applied) > view.applied)
     }
@@ -256,18 +316,35 @@ fn row<T>(item: &[u8], convert: &impl Fn(&Attributes) -> Result<T, RowError>) ->
     }
 }
 
+/// All nodes: where they are, the word of a node counts, which is newer than what is registered of others.
+fn merged(mut nodes: Vec<NodeAddress>, registered: Vec<NodeRow>) -> Vec<NodeAddress> {
+    for row in registered {
+        if !nodes.iter().any(|node| node.id == row.id) {
+            let NodeRow { id, zone, host, port_base, shards, .. } = row;
+            nodes.push(NodeAddress { id, zone, host, port_base, shards });
+        }
+    }
+    nodes
+}
+
 fn view(
-    place: &Place,
+    replicas: &Replicas,
     nodes: Vec<NodeAddress>,
     applied: Slot,
     mut tables: Vec<TableRow>,
     mut partitions: Vec<PartitionRow>,
 ) -> View {
-    partitions.retain(|row| row.table != TableId::CATALOGUE);
-    partitions.push(PartitionRow::catalogue(place.node, place.shard));
+    if !partitions.iter().any(|row| row.table == TableId::CATALOGUE) {
+        let replica = |place: &Place| Replica { member: 0, node: place.node, shard: place.shard };
+        partitions.push(PartitionRow::catalogue(replicas.places().iter().map(replica).collect()));
+    }
     tables.push(catalogue_table());
     let map = RouteMap::new(Catalogue { tables, partitions, nodes: nodes.clone() });
-    View { map, catalogue: Some(place.clone()), users: Users::default(), nodes, applied }
+    let view = View { map, users: Users::default(), nodes, applied };
+    if let Some(catalogue) = view.catalogue() {
+        catalogue.prefer(replicas.first());
+    }
+    view
 }
 
 /// Reads the catalogue whenever somebody wants it, at a bounded rate.

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::limits::DATAGRAM_RECEIVED_BYTES_MAX;
 use crate::links::Links;
 use crate::statistics::{ClientStatistics, Counters};
+use crate::tokens::Tokens;
 use evenkeel_caller::RetryBudget;
 use evenkeel_model::catalogue::{TableRow, TableStatus};
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
@@ -45,6 +46,7 @@ pub(crate) struct Inner {
     pub(crate) started: Instant,
     pub(crate) closed: AtomicBool,
     pub(crate) catalogue_table: TableRow,
+    pub(crate) tokens: Tokens,
 }
 
 impl Client {
@@ -67,6 +69,7 @@ impl Client {
             started: Instant::now(),
             closed: AtomicBool::new(false),
             catalogue_table: catalogue_table(),
+            tokens: Tokens::new(u128::from(random()) << 64 | u128::from(random())),
             config,
         });
         if let Err(error) = inner.read_catalogue().await {

@@ -15,6 +15,9 @@ pub struct ClientConfig {
     pub tls: Arc<rustls::ClientConfig>,
     /// The cluster wanted; nothing to take the one that the seeds belong to.
     pub cluster: Option<ClusterId>,
+    /// The availability zone of the application: reads that need not be of this moment go to a replica there.
+    /// Nothing to have leaders answer them too.
+    pub zone: Option<String>,
     /// How long one operation may take, retries included.
     pub timeout: Duration,
     /// How often and how fast one operation is tried again.
@@ -32,6 +35,7 @@ impl ClientConfig {
             seeds,
             tls,
             cluster: None,
+            zone: None,
             timeout: TIMEOUT_DEFAULT,
             retry: RetryPolicy::default(),
             retry_budget: BudgetPolicy::default(),

@@ -4,14 +4,14 @@ use crate::lane::{Lane, run_reader};
 use crate::limits::{
     CONNECT_TIMEOUT, CONNECTION_UNACKNOWLEDGED_BYTES_MAX, CONNECTION_WINDOW_BYTES, DATAGRAM_SENT_BYTES_MAX,
     IDLE_TIMEOUT_MS, INITIAL_ROUND_TRIP, INITIAL_WINDOW_BYTES, KEEP_ALIVE, LANE_WINDOW_BYTES,
-    REQUESTS_IN_FLIGHT_MAX, SMALL_BODY_BYTES_MAX,
+    REQUESTS_IN_FLIGHT_MAX, SILENT_TICKS_MAX, SMALL_BODY_BYTES_MAX, WATCH_TICK,
 };
-use crate::pending::{Lost, Pending};
+use crate::pending::{Lost, Pending, lock};
 use crate::statistics::Counters;
 use crate::tls::SERVER_NAME;
 use bytes::Bytes;
 use evenkeel_model::{ClusterId, NodeId, ShardId};
-use evenkeel_wire::message::{ArchivedWelcome, Hello, NodeAddress, Welcome};
+use evenkeel_wire::message::{ArchivedWelcome, Hello, NodeAddress, Ping, Welcome};
 use evenkeel_wire::{
     Frame, HEADER_BYTES, Kind, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, Refusal, decode, encode,
 };
@@ -20,9 +20,10 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use std::fmt::Display;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Codes with which the client closes connections, the same as the nodes'.
 const CLOSE_UNWANTED: VarInt = VarInt::from_u32(2);
@@ -68,8 +69,7 @@ pub(crate) struct Greeting {
     pub(crate) node: NodeId,
     pub(crate) shard: ShardId,
     pub(crate) nodes: Vec<NodeAddress>,
-    pub(crate) catalogue_node: NodeId,
-    pub(crate) catalogue_shard: ShardId,
+    pub(crate) catalogue: Vec<(NodeId, ShardId)>,
 }
 
 impl From<&ArchivedWelcome> for Greeting {
@@ -86,8 +86,7 @@ impl From<&ArchivedWelcome> for Greeting {
             node: (&welcome.node).into(),
             shard: (&welcome.shard).into(),
             nodes: nodes.collect(),
-            catalogue_node: (&welcome.catalogue_node).into(),
-            catalogue_shard: (&welcome.catalogue_shard).into(),
+            catalogue: welcome.catalogue.iter().map(|at| ((&at.node).into(), (&at.shard).into())).collect(),
         }
     }
 }
@@ -119,6 +118,9 @@ pub(crate) struct Dialer {
     cluster: Option<ClusterId>,
     incarnation: u64,
     counters: Arc<Counters>,
+    started: Instant,
+    /// What nodes have said of where they all are.
+    nodes: Mutex<Vec<NodeAddress>>,
 }
 
 impl Dialer {
@@ -129,7 +131,29 @@ impl Dialer {
         incarnation: u64,
         counters: Arc<Counters>,
     ) -> Dialer {
-        Dialer { endpoint, config, cluster, incarnation, counters }
+        let (started, nodes) = (Instant::now(), Mutex::default());
+        Dialer { endpoint, config, cluster, incarnation, counters, started, nodes }
+    }
+
+    /// Microseconds since the client began.
+    pub(crate) fn clock_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// The nodes that have been heard of.
+    pub(crate) fn nodes(&self) -> Vec<NodeAddress> {
+        lock(&self.nodes).clone()
+    }
+
+    /// Takes note of what a node says of where all nodes are: the newest word holds.
+    fn learn(&self, said: &[NodeAddress]) {
+        let mut nodes = lock(&self.nodes);
+        for node in said {
+            match nodes.iter_mut().find(|known| known.id == node.id) {
+                Some(known) => known.clone_from(node),
+                None => nodes.push(node.clone()),
+            }
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
@@ -140,7 +164,10 @@ impl Dialer {
     pub(crate) async fn dial(&self, address: &str) -> Result<Connection, ConnectFailure> {
         let result = self.dial_any(address).await;
         match &result {
-            Ok(_) => self.counters.connections.add(1),
+            Ok(connection) => {
+                self.learn(&connection.greeting().nodes);
+                self.counters.connections.add(1);
+            }
             Err(_) => self.counters.connections_failed.add(1),
         }
         result
@@ -175,6 +202,7 @@ impl Dialer {
                 return Err(failure);
             }
         };
+        tokio::spawn(watch(shared.clone(), small.clone()));
         let in_flight = Semaphore::new(REQUESTS_IN_FLIGHT_MAX);
         Ok(Connection { shared, small, bulk, in_flight, greeting })
     }
@@ -217,6 +245,30 @@ async fn open_lane(shared: &Arc<Shared>) -> Result<Arc<Lane>, ConnectFailure> {
     tokio::spawn(run_reader(receive, shared.clone()));
     tokio::spawn(lane.clone().run_writer(shared.clone()));
     Ok(lane)
+}
+
+/// Gives the connection up when the node owes answers and shows no sign of life; ends with the connection.
+async fn watch(shared: Arc<Shared>, lane: Arc<Lane>) {
+    let (mut heard, mut silent) = (0, 0);
+    loop {
+        tokio::select! {
+            () = sleep(WATCH_TICK) => {}
+            _ = shared.quic.closed() => return,
+        }
+        let received = shared.quic.stats().udp_rx.datagrams;
+        if received != heard || !shared.pending.is_waiting() {
+            (heard, silent) = (received, 0);
+            continue;
+        }
+        silent += 1;
+        if silent >= SILENT_TICKS_MAX {
+            return shared.lose("the node shows no sign of life");
+        }
+        // A node that lives acknowledges this, however long its answers take.
+        if let Err(error) = lane.send(encode(&Ping {}, 0, 0)) {
+            return shared.lose(&error);
+        }
+    }
 }
 
 impl Connection {

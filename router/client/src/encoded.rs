@@ -7,12 +7,21 @@ use crate::connection::LaneChoice;
 use crate::error::Error;
 use crate::page::{ItemPage, Part, StoredItem};
 use bytes::Bytes;
-use evenkeel_caller::{Effect, Place};
+use evenkeel_caller::{Effect, Replicas};
 use evenkeel_model::catalogue::TableRow;
 use evenkeel_model::{Generation, PartitionId};
 pub use evenkeel_wire::message::Terms;
 use evenkeel_wire::message::{self, ConditionFailed, Delete, Found, Get, Put, Range, Update};
 use evenkeel_wire::{DecodeError, Frame, Kind, decode, encode};
+
+/// Of which moment what is read is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Of this moment: everything acknowledged before is in it.
+    Strong,
+    /// Of some moment not long ago, as the nearest replica has it.
+    Eventual,
+}
 
 /// A range of encoded keys of a table, and how much of it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +30,8 @@ pub struct RangeRequest {
     pub lower: Vec<u8>,
     /// The least encoded key behind the range; nothing for no end.
     pub upper: Option<Vec<u8>>,
+    /// Of which moment the items are to be.
+    pub consistency: Consistency,
     /// Whether to begin at the upper end.
     pub reverse: bool,
     /// Most items wanted; at least 1.
@@ -58,12 +69,17 @@ pub struct Written {
 }
 
 impl Client {
-    /// Reads one item, strongly consistent.
+    /// Reads one item.
     ///
     /// # Errors
     /// See [`Error`]; nothing was changed.
-    pub async fn get_encoded(&self, table: &TableRow, key: &[u8]) -> Result<Option<StoredItem>, Error> {
-        self.inner().call(&GetItem { table, key }, self.inner().deadline()).await
+    pub async fn get_encoded(
+        &self,
+        table: &TableRow,
+        key: &[u8],
+        consistency: Consistency,
+    ) -> Result<Option<StoredItem>, Error> {
+        self.inner().call(&GetItem { table, key, consistency }, self.inner().deadline()).await
     }
 
     /// Replaces one item by one that `evenkeel_model::encode_item` made; returns the one before if
@@ -96,7 +112,8 @@ impl Client {
         Ok(self.write_encoded(table, key, Change::Delete, terms).await?.old)
     }
 
-    /// Writes one item on terms. It is durable when this returns.
+    /// Writes one item on terms. It is durable when this returns. A write without a token is given one, so that it
+    /// is made once however often it must be repeated until the deadline.
     ///
     /// # Errors
     /// As for [`Client::put_encoded`]; [`Error::ConditionFailed`] if the condition does not hold.
@@ -107,7 +124,9 @@ impl Client {
         change: Change<'_>,
         terms: Terms<'_>,
     ) -> Result<Written, Error> {
-        let write = WriteItem { table, key, change, terms };
+        let named = terms.token.is_none().then(|| self.inner().tokens.begin());
+        let token = terms.token.or(named.as_ref().map(|named| named.token()));
+        let write = WriteItem { table, key, change, terms: Terms { token, ..terms } };
         match self.inner().call(&write, self.inner().deadline()).await? {
             WriteAnswer::Written(written) => Ok(written),
             WriteAnswer::ConditionFailed(old) => Err(Error::ConditionFailed { old }),
@@ -115,7 +134,7 @@ impl Client {
     }
 
     /// Reads consecutive items, over as many partitions as it takes, up to a limit of the request or to
-    /// the end of its range. Each partition is read strongly consistent, at a moment of its own.
+    /// the end of its range. Each partition is read at a moment of its own.
     ///
     /// # Errors
     /// See [`Error`]; nothing was changed.
@@ -153,9 +172,9 @@ pub(crate) struct Owner {
     generation: Generation,
 }
 
-fn owner<'a>(view: &'a View, table: &TableRow, key: &[u8]) -> Result<(&'a Place, Owner), NoRoute> {
+fn owner<'a>(view: &'a View, table: &TableRow, key: &[u8]) -> Result<(&'a Replicas, Owner), NoRoute> {
     let route = routes(view, table)?.floor(key).map_err(|fault| not_ready(table, fault))?;
-    Ok((&route.place, Owner { partition: route.partition, generation: route.generation }))
+    Ok((&route.replicas, Owner { partition: route.partition, generation: route.generation }))
 }
 
 /// An item that is part of a frame.
@@ -166,6 +185,7 @@ fn stored(frame: &Frame, item: Option<&[u8]>) -> Option<StoredItem> {
 struct GetItem<'a> {
     table: &'a TableRow,
     key: &'a [u8],
+    consistency: Consistency,
 }
 
 impl Request for GetItem<'_> {
@@ -174,12 +194,17 @@ impl Request for GetItem<'_> {
     const EFFECT: Effect = Effect::Read;
     const LANE: LaneChoice = LaneChoice::BySize;
 
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Owner), NoRoute> {
+    fn is_eventual(&self) -> bool {
+        self.consistency == Consistency::Eventual
+    }
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Replicas, Owner), NoRoute> {
         owner(view, self.table, self.key)
     }
 
     fn encode(&self, route: &Owner, request_id: u64, timeout_us: u64) -> Bytes {
-        let get = Get { partition: route.partition, generation: route.generation, key: self.key };
+        let Owner { partition, generation } = *route;
+        let get = Get { partition, generation, consistent: !self.is_eventual(), key: self.key };
         encode(&get, request_id, timeout_us)
     }
 
@@ -203,10 +228,10 @@ enum WriteAnswer {
 impl Request for WriteItem<'_> {
     type Route = Owner;
     type Answer = WriteAnswer;
-    const EFFECT: Effect = Effect::Write;
+    const EFFECT: Effect = Effect::RepeatableWrite;
     const LANE: LaneChoice = LaneChoice::BySize;
 
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Owner), NoRoute> {
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Replicas, Owner), NoRoute> {
         owner(view, self.table, self.key)
     }
 
@@ -267,7 +292,11 @@ impl Request for RangeStep<'_> {
     const EFFECT: Effect = Effect::Read;
     const LANE: LaneChoice = LaneChoice::Bulk;
 
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, Span), NoRoute> {
+    fn is_eventual(&self) -> bool {
+        self.range.consistency == Consistency::Eventual
+    }
+
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Replicas, Span), NoRoute> {
         let RangeRequest { lower, upper, reverse, .. } = self.range;
         let routes = routes(view, self.table)?;
         let route = match reverse {
@@ -280,13 +309,14 @@ impl Request for RangeStep<'_> {
             (own, wanted) => own.as_ref().or(wanted.as_ref()).cloned(),
         };
         let owner = Owner { partition: route.partition, generation: route.generation };
-        Ok((&route.place, Span { owner, lower: lower.max(&route.lower).clone(), upper }))
+        Ok((&route.replicas, Span { owner, lower: lower.max(&route.lower).clone(), upper }))
     }
 
     fn encode(&self, span: &Span, request_id: u64, timeout_us: u64) -> Bytes {
         let range = Range {
             partition: span.owner.partition,
             generation: span.owner.generation,
+            consistent: !self.is_eventual(),
             reverse: self.range.reverse,
             items_max: self.range.items_max,
             bytes_max: self.range.bytes_max,

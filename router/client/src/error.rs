@@ -172,6 +172,7 @@ impl Error {
             Some(Code::Expired) => Error::Expired { message },
             Some(Code::Overloaded | Code::TableFull | Code::LogFull) => Error::Overloaded { message },
             Some(Code::Failed | Code::WrongPartition) => Error::Unavailable { message },
+            Some(Code::Unknown) => Error::OutcomeUnknown { message },
             Some(Code::Unsupported) | None => Error::Internal { message },
         }
     }

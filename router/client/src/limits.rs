@@ -15,7 +15,15 @@ pub const CHUNKS_PER_READ: usize = 32;
 
 /// How long the handshake with one node may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Silence after which a connection is given up.
+/// How long a call waits for a connection that is being made before it goes to another replica.
+pub const CONNECT_PATIENCE: Duration = Duration::from_millis(400);
+/// How long a replica that did not answer is asked last.
+pub const SUSPICION: Duration = Duration::from_secs(1);
+/// How often it is looked whether a node that owes answers shows signs of life.
+pub const WATCH_TICK: Duration = Duration::from_millis(200);
+/// So many looks without any, and its connection is given up.
+pub const SILENT_TICKS_MAX: u32 = 5;
+/// Silence after which a connection is given up that nobody waits on.
 pub const IDLE_TIMEOUT_MS: u32 = 10_000;
 /// How often the client breaks the silence.
 pub const KEEP_ALIVE: Duration = Duration::from_millis(2_500);
@@ -57,6 +65,7 @@ const _: () = assert!(PAGE_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(STORED_ITEM_BYTES_MAX + 64 * 1024 <= BODY_BYTES_MAX, "every item fits in a frame");
 // Two keep-alives may be lost before a living node is given up.
 const _: () = assert!(KEEP_ALIVE.as_millis() * 3 < IDLE_TIMEOUT_MS as u128);
+const _: () = assert!(CONNECT_PATIENCE.as_millis() < CONNECT_TIMEOUT.as_millis());
 const _: () = assert!(LANE_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 // RFC 9000, section 18.2: every endpoint takes datagrams of 1200 bytes.
 const _: () = assert!(DATAGRAM_RECEIVED_BYTES_MAX >= 1200 && DATAGRAM_SENT_BYTES_MAX >= 1200);

@@ -5,11 +5,13 @@
 //! give up.
 
 use crate::connection::{ConnectFailure, Connection, Dialer};
+use crate::limits::SUSPICION;
 use crate::pending::lock;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use evenkeel_caller::Place;
 use evenkeel_model::{NodeId, ShardId};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -30,6 +32,8 @@ pub(crate) struct Link {
     dialer: Arc<Dialer>,
     runtime: Handle,
     connection: ArcSwapOption<Connection>,
+    /// Until when the shard is asked last, in microseconds of the dialer's clock.
+    suspected_until_us: AtomicU64,
     making: Mutex<Option<watch::Receiver<Made>>>,
 }
 
@@ -63,6 +67,7 @@ impl Links {
             dialer: self.dialer.clone(),
             runtime: self.runtime.clone(),
             connection: ArcSwapOption::new(connection),
+            suspected_until_us: AtomicU64::new(0),
             making: Mutex::default(),
         });
         let mut kept = made.clone();
@@ -91,6 +96,23 @@ impl Link {
 
     fn is_up(&self) -> bool {
         self.up().is_some()
+    }
+
+    /// Where it leads.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The shard did not answer: for a while others are asked before it.
+    pub(crate) fn suspect(&self) {
+        let until = self.dialer.clock_us().saturating_add(SUSPICION.as_micros() as u64);
+        self.suspected_until_us.store(until, Ordering::Relaxed);
+    }
+
+    /// Whether the shard did not answer lately, and no connection to it has been made since.
+    pub(crate) fn is_suspected(&self) -> bool {
+        let until = self.suspected_until_us.load(Ordering::Relaxed);
+        until > 0 && until > self.dialer.clock_us() && !self.is_up()
     }
 
     /// The connection, made if need be.
@@ -129,11 +151,12 @@ impl Link {
             Err(ConnectFailure(format!("node {node}, shard {shard} answers at {address}").into()))
         });
         let described = dialed.map_err(|failure| {
-            let Place { node, shard, address } = &self.place;
+            let Place { node, shard, address, .. } = &self.place;
             ConnectFailure(format!("node {node}, shard {shard} at {address}: {failure}").into())
         });
         if let Ok(connection) = &described {
             self.connection.store(Some(connection.clone()));
+            self.suspected_until_us.store(0, Ordering::Relaxed);
         }
         *lock(&self.making) = None;
         result.send_replace(Some(described));

@@ -72,6 +72,12 @@ impl Pending {
         Ok(Waiter { pending: self, id: u64::from(slot.turn) << 32 | u64::from(index) })
     }
 
+    /// Whether anybody waits.
+    pub(crate) fn is_waiting(&self) -> bool {
+        let table = lock(&self.table);
+        table.free.len() < table.slots.len()
+    }
+
     /// Hands answers to those that wait for them; `wakers` is working space. Returns how many answers
     /// nobody waited for.
     pub(crate) fn answer(&self, frames: impl Iterator<Item = Frame>, wakers: &mut Vec<Waker>) -> u64 {

@@ -4,10 +4,10 @@ use crate::call::{NoRoute, Request, not_ready, routes};
 use crate::catalogue::View;
 use crate::client::Client;
 use crate::connection::LaneChoice;
-use crate::encoded::RangeRequest;
+use crate::encoded::{Consistency, RangeRequest};
 use crate::error::Error;
 use bytes::Bytes;
-use evenkeel_caller::{Effect, Place};
+use evenkeel_caller::{Effect, Replicas};
 use evenkeel_model::catalogue::{TableRow, Throughput, table_key, tables_prefix};
 use evenkeel_model::key::{decode_key, successor};
 use evenkeel_model::{Generation, ItemView, KeySchema, KeyValue, PartitionId};
@@ -115,7 +115,7 @@ impl Client {
     /// # Errors
     /// [`Error::TableNotFound`], and those of reads.
     pub async fn describe_table(&self, name: &str) -> Result<TableRow, Error> {
-        match self.get_encoded(&self.inner().catalogue_table, &table_key(name)).await? {
+        match self.get_encoded(&self.inner().catalogue_table, &table_key(name), Consistency::Strong).await? {
             Some(row) => table_row(&row),
             None => Err(Error::TableNotFound { table: name.to_owned() }),
         }
@@ -132,6 +132,7 @@ impl Client {
         let mut rest = RangeRequest {
             upper: successor(&prefix),
             lower: after.map_or(prefix, |name| [&table_key(name)[..], &[0]].concat()),
+            consistency: Consistency::Strong,
             reverse: false,
             items_max: 0,
             bytes_max: u32::MAX,
@@ -185,8 +186,8 @@ fn table_name(key: &[u8]) -> Result<String, Error> {
     }
 }
 
-pub(crate) fn control_plane(view: &View) -> Result<(&Place, ()), NoRoute> {
-    Ok((view.catalogue.as_ref().ok_or(NoRoute::NoCatalogue)?, ()))
+pub(crate) fn control_plane(view: &View) -> Result<(&Replicas, ()), NoRoute> {
+    Ok((view.catalogue().ok_or(NoRoute::NoCatalogue)?, ()))
 }
 
 fn answered_row(frame: &Frame) -> Result<Bytes, DecodeError> {
@@ -205,7 +206,7 @@ macro_rules! control_requests {
             fn route<'a>(
                 &self,
                 view: &'a $crate::catalogue::View,
-            ) -> Result<(&'a evenkeel_caller::Place, ()), $crate::call::NoRoute> {
+            ) -> Result<(&'a evenkeel_caller::Replicas, ()), $crate::call::NoRoute> {
                 $crate::tables::control_plane(view)
             }
 
@@ -255,11 +256,11 @@ impl Request for CountPartition<'_> {
     const EFFECT: Effect = Effect::Read;
     const LANE: LaneChoice = LaneChoice::BySize;
 
-    fn route<'a>(&self, view: &'a View) -> Result<(&'a Place, CountRoute), NoRoute> {
+    fn route<'a>(&self, view: &'a View) -> Result<(&'a Replicas, CountRoute), NoRoute> {
         let route =
             routes(view, self.table)?.floor(self.key).map_err(|fault| not_ready(self.table, fault))?;
         let (partition, generation) = (route.partition, route.generation);
-        Ok((&route.place, CountRoute { partition, generation, upper: route.upper.clone() }))
+        Ok((&route.replicas, CountRoute { partition, generation, upper: route.upper.clone() }))
     }
 
     fn encode(&self, route: &CountRoute, request_id: u64, timeout_us: u64) -> Bytes {

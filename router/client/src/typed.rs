@@ -1,7 +1,7 @@
 //! Operations on attributes, for applications. Keys and items are checked before anything is sent.
 
 use crate::client::Client;
-use crate::encoded::RangeRequest;
+use crate::encoded::{Consistency, RangeRequest};
 use crate::error::Error;
 use crate::limits::{PAGE_ITEMS_MAX, RANGE_BYTES_MAX};
 use crate::page::{ItemPage, StoredItem};
@@ -87,7 +87,7 @@ impl Client {
     pub async fn get(&self, table: &str, key: Attributes) -> Result<Option<Attributes>, Error> {
         let table = self.table(table).await?;
         let key = exact_key(&table.schema, &key)?;
-        self.get_encoded(&table, &key).await?.as_ref().map(attributes).transpose()
+        self.get_encoded(&table, &key, Consistency::Strong).await?.as_ref().map(attributes).transpose()
     }
 
     /// Deletes the item with this key, if it is there. It is durable when this returns.
@@ -135,8 +135,15 @@ impl Client {
         after: Option<&PageKey>,
     ) -> Result<ResultPage, Error> {
         let items_max = limit.unwrap_or(PAGE_ITEMS_MAX);
-        let mut range =
-            RangeRequest { lower, upper, reverse, items_max, bytes_max: RANGE_BYTES_MAX, filter: None };
+        let mut range = RangeRequest {
+            lower,
+            upper,
+            consistency: Consistency::Strong,
+            reverse,
+            items_max,
+            bytes_max: RANGE_BYTES_MAX,
+            filter: None,
+        };
         if let Some(PageKey(after)) = after {
             begin_after(&mut range, after);
         }

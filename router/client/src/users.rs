@@ -3,7 +3,7 @@
 //! Secrets pass through here sealed; this crate has no means to open them.
 
 use crate::client::Client;
-use crate::encoded::RangeRequest;
+use crate::encoded::{Consistency, RangeRequest};
 use crate::error::Error;
 use crate::tables::control_requests;
 use evenkeel_model::ItemView;
@@ -66,6 +66,7 @@ impl Client {
         let mut rest = RangeRequest {
             upper: successor(&prefix),
             lower: prefix,
+            consistency: Consistency::Strong,
             reverse: false,
             items_max: u32::MAX,
             bytes_max: u32::MAX,

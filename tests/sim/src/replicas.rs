@@ -74,8 +74,9 @@ fn row(partition: usize) -> PartitionRow {
         upper: Some(vec![lower + 1]),
         id: id(partition),
         generation: GENERATION,
-        node: NodeId(1),
-        shard: ShardId(0),
+        founders: Vec::new(),
+        replicas: Vec::new(),
+        unmade: Vec::new(),
     }
 }
 

@@ -69,7 +69,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     }
 
     /// Whether this member may answer strongly consistent reads now; if so, in which reign.
-    fn may_read(&self) -> Option<u64> {
+    pub(super) fn may_read(&self) -> Option<u64> {
         let group = self.group.borrow();
         let now = self.now(&group.replica);
         let facts = self.surroundings(&group.places);

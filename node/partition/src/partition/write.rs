@@ -85,6 +85,8 @@ pub struct Terms<'a> {
     pub return_old_on_failure: bool,
     /// Names the write, so that repeating it applies it once and gives the first outcome.
     pub token: Option<RequestToken>,
+    /// The reign in which it must be made ([`Partition::reign`]): what was read in it still holds then.
+    pub reign: Option<u64>,
 }
 
 impl<D: Disk, R: Runtime> Partition<D, R> {
@@ -122,7 +124,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         let reads = terms.return_old || terms.condition.is_some() || matches!(change, Change::Update { .. });
         let (old, new, proposal) = if reads || terms.token.is_some() {
             let latch = self.latches.hold(&key).await;
-            let reign = self.reign.get();
+            let reign = terms.reign.unwrap_or(self.reign.get());
             let before = match self.start(&key, terms.token, reads).await? {
                 Start::Known(outcome) => return Ok(outcome),
                 Start::Before(newest) => newest,
@@ -138,7 +140,8 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             (old, new, proposal)
         } else {
             self.latches.wait_free(&key).await;
-            let (new, proposal) = self.propose_change(&key, change, None, terms, self.reign.get())?;
+            let reign = terms.reign.unwrap_or(self.reign.get());
+            let (new, proposal) = self.propose_change(&key, change, None, terms, reign)?;
             (None, new, proposal)
         };
         self.chosen(proposal).await?;

@@ -381,8 +381,9 @@ pub fn row() -> PartitionRow {
         upper: Some(vec![20]),
         id: ID,
         generation: GENERATION,
-        node: NodeId(1),
-        shard: ShardId(0),
+        founders: Vec::new(),
+        replicas: Vec::new(),
+        unmade: Vec::new(),
     }
 }
 

@@ -20,6 +20,8 @@ mod limits;
 #[cfg(test)]
 mod tests;
 
+pub use codec::{membership, read_members};
+
 use crate::nodes::{Nodes, read_address};
 use crate::peers::{Peers, refusal_text};
 use chunks::{Incoming, Outgoing};

@@ -100,8 +100,7 @@ impl Answering {
             shard: self.place.shard,
             incarnation: 1,
             nodes: Vec::new(),
-            catalogue_node: NodeId(1),
-            catalogue_shard: ShardId(0),
+            catalogue: Vec::new(),
         }
     }
 }

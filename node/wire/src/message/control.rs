@@ -1,6 +1,8 @@
 //! Messages to the control plane, and from it to the shards: tables and partitions come, change and go.
 
-use evenkeel_model::{Generation, KeySchema, PartitionId};
+use super::NodeAddress;
+use super::peer::Seat;
+use evenkeel_model::{Generation, KeySchema, NodeId, PartitionId};
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
@@ -103,16 +105,44 @@ pub struct NewAccessKey {
     pub sealed_secret: Vec<u8>,
 }
 
-/// Tells a shard to hold a partition; done already is done.
+/// Tells a shard to hold a member of a partition's group; done already is done.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct CreatePartition<'a> {
     /// The partition.
     pub partition: PartitionId,
     /// Its generation.
     pub generation: Generation,
+    /// Which member.
+    pub member: u32,
+    /// What was drawn when the disk of the node was formatted that shall hold it.
+    pub store: u128,
     /// The partition's row of the catalogue, as a stored item.
     #[rkyv(with = InlineAsBox)]
     pub row: &'a [u8],
+}
+
+/// A node says that it is there. One that comes with another disk than the one it is known by is refused.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct RegisterNode {
+    /// Which node, and where it listens.
+    pub node: NodeAddress,
+    /// What was drawn when its disk was formatted.
+    pub store: u128,
+    /// The node in whose place it comes.
+    pub replaces: Option<NodeId>,
+}
+
+/// Tells the leader of a partition's group to put a new member, which has been made, in the place of another.
+#[derive(Archive, Serialize, Clone, Debug)]
+pub struct SwapMember {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its generation.
+    pub generation: Generation,
+    /// Whose place is taken.
+    pub remove: u32,
+    /// Who takes it.
+    pub add: Seat,
 }
 
 /// Tells a shard to forget a partition and what it holds; done already is done.
@@ -124,6 +154,7 @@ pub struct DropPartition {
     pub generation: Generation,
 }
 
-/// The answer to [`ChangeUser`], [`CreatePartition`] and [`DropPartition`]: it is durable.
+/// The answer to [`ChangeUser`], [`CreatePartition`], [`DropPartition`] and [`RegisterNode`]: it is durable. To
+/// [`SwapMember`] it says that the swap has begun.
 #[derive(Archive, Serialize, Clone, Debug)]
 pub struct Done {}
