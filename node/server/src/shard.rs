@@ -10,7 +10,7 @@ use crate::tables::Catalogue;
 use evenkeel_driver::{Core, DiskConfig, GlommioRuntime, UringDisk};
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{NodeId, ShardId};
-use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard};
+use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard, Stopped};
 use evenkeel_quic::{Endpoint, EndpointConfig, EndpointLimits};
 use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Recovery, Runtime, WalConfig, WalFailed};
 use std::future::{Future, poll_fn};
@@ -60,7 +60,10 @@ pub enum ShardError {
     /// The catalogue could not be read.
     #[error(transparent)]
     Control(#[from] ControlError),
-    /// The log has stopped while the node was running.
+    /// The shard has stopped while the node was running.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The log failed while the shard was being closed.
     #[error(transparent)]
     Log(#[from] WalFailed),
 }
@@ -158,7 +161,7 @@ async fn work(
     let mut stop = plan.stop.clone();
     loop {
         reporter.report(&service.shard, &service.counts);
-        if let Some(failure) = service.shard.log_failure() {
+        if let Some(failure) = service.shard.failure() {
             return Err(failure.into());
         }
         let mut pause = pin!(core.sleep(REPORT_EVERY));

@@ -249,6 +249,8 @@ pub struct EngineStatistics {
     pub segments_live: u64,
     /// Segments ready to be used now.
     pub segments_free: u64,
+    /// Segments written over since the start.
+    pub segments_recycled: u64,
     /// Bytes of all items once everything appended is applied.
     pub table_bytes: u64,
     /// Items in the tables now, deletions that hide older items included.
