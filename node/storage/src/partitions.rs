@@ -292,9 +292,12 @@ fn replay_entry(
 ) -> Result<(), ReplayFault> {
     let header = &record.header;
     let RecordHeader { slot, ballot, timestamp, lasting, .. } = *header;
-    let known = partition.position(slot).filter(|_| slot > partition.applied.slot);
+    if header.again && slot <= partition.applied.slot {
+        // The log has said meanwhile that it is chosen.
+        return Ok(());
+    }
+    let known = partition.position(slot).filter(|_| header.again);
     if known.is_some_and(|known| known.checksum == record.checksum) {
-        // Written again, so that the first record need not be kept.
         partition.accept(ballot, slot);
         partition.moved(slot, at);
         return Ok(());

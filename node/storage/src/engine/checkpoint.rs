@@ -156,6 +156,14 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         (table, 2 * log.ring.live_count() > log.ring.files_max())
     }
 
+    /// Whether writes will soon be refused if merges do not hurry.
+    fn is_nearly_full(&self) -> bool {
+        let partitions = self.inner.partitions.borrow();
+        let log = self.inner.log.borrow();
+        let tables = partitions.bytes() > partitions.bytes_max() / 4 * 3;
+        tables || 4 * log.ring.live_count() > 3 * log.ring.files_max()
+    }
+
     fn due(&self) -> Option<Vec<PartitionId>> {
         let (tables, segments) = self.pressed();
         let partitions = self.inner.partitions.borrow();
@@ -274,7 +282,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             merging.tree
         } else {
             {
-                let pace = Pace::new(self.inner.runtime.clone());
+                let engine = self.clone();
+                let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
                 let place = Place { partition: merging.id, limits: self.inner.limits };
                 tree::merge(pages, &mut batch, place, merging.tree, &merging.table, &pace).await?
             }

@@ -252,7 +252,7 @@ pub(super) fn move_pending<D: Disk>(log: &mut Log<D>, id: PartitionId, partition
     let pending: Vec<_> = partition.pending().map(|(entry, checksum, _)| (entry.clone(), checksum)).collect();
     let mut places = Vec::with_capacity(pending.len());
     for (entry, checksum) in &pending {
-        let header = entry.header(id, partition.generation);
+        let header = RecordHeader { again: true, ..entry.header(id, partition.generation) };
         let bytes = payload_bytes(&entry.operations, &entry.note);
         let written = write(log, &header, *checksum, bytes, |payload| {
             write_payload(payload, &entry.operations, &entry.note)

@@ -153,6 +153,7 @@ impl Entry {
             generation,
             kind: RecordKind::Entry,
             lasting: self.lasting,
+            again: false,
             ballot: self.ballot,
             slot: self.slot,
             chosen: self.chosen,
