@@ -26,6 +26,27 @@ impl fmt::Display for Redirect {
     }
 }
 
+/// Why a shard can go on no more: whoever runs it ends it and starts it anew, from what is durable.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Stopped {
+    /// The log has stopped.
+    #[error(transparent)]
+    Log(#[from] storage::WalFailed),
+    /// The page file has stopped.
+    #[error(transparent)]
+    Pages(#[from] storage::space::SpaceError),
+    /// What consensus has decided to write down could not be.
+    #[error(
+        "partition {partition} cannot write down what its group has decided: {refused}; make room and start again"
+    )]
+    Refused {
+        /// The partition.
+        partition: PartitionId,
+        /// Why.
+        refused: storage::Refused,
+    },
+}
+
 /// Why a write was not carried out.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError {

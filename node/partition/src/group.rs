@@ -225,7 +225,11 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         group.incoming_from = slot;
         let now = self.now(&group.replica);
         let facts = self.surroundings(&group.places);
-        let first = group.replica.propose(now, &[checksum], &facts, &mut group.out)?;
+        let proposed = group.replica.propose(now, &[checksum], &facts, &mut group.out);
+        let first = proposed.inspect_err(|_| {
+            // Or an entry that consensus itself puts into this slot later would be taken for this one.
+            group.incoming.clear();
+        })?;
         assert_eq!(first, slot, "a proposal follows the end of the log");
         self.perform(group);
         Ok(())

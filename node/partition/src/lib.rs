@@ -31,7 +31,7 @@ mod sessions;
 mod shard;
 mod snapshot;
 
-pub use error::{CreateError, OpenError, ReadError, Redirect, WriteError};
+pub use error::{CreateError, OpenError, ReadError, Redirect, Stopped, WriteError};
 pub use hub::CoreConfig;
 pub use message::{Body, CoreMessage, GroupMessage, Outbox, Piece, SnapshotEnd};
 pub use partition::{Change, Counts, Outcome, Page, Partition, RangeRequest, State, Terms, Written};

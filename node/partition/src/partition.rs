@@ -8,7 +8,7 @@ mod write;
 pub use read::{Counts, Page, RangeRequest};
 pub use write::{Change, Outcome, Terms, Written};
 
-use crate::error::{Redirect, WriteError};
+use crate::error::{Redirect, Stopped, WriteError};
 use crate::group::Group;
 use crate::hub::Hub;
 use crate::journal::Journal;
@@ -154,6 +154,16 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         self.halted.set(true);
         self.halted_by.borrow_mut().get_or_insert(error);
         self.wake_all();
+    }
+
+    /// Whether it has stopped because the engine refused what its group had decided.
+    pub(crate) fn refused(&self) -> Option<Stopped> {
+        match self.halted_by.borrow().as_ref() {
+            Some(WriteError::Refused(refused)) => {
+                Some(Stopped::Refused { partition: self.row.id, refused: refused.clone() })
+            }
+            _ => None,
+        }
     }
 
     fn wake_all(&self) {

@@ -1,7 +1,7 @@
 //! The partitions of one shard, and the life of the core that runs it: which groups have a member here,
 //! what arrives for them, and the passing of time.
 
-use crate::error::{CreateError, OpenError, RowFault};
+use crate::error::{CreateError, OpenError, RowFault, Stopped};
 use crate::group::{Group, Places, anchor, first_image, kind_of, read_state};
 use crate::hub::{CoreConfig, Hub};
 use crate::journal::Journal;
@@ -12,7 +12,7 @@ use crate::sessions::{Sessions, TokenNote};
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{Generation, ItemView, PartitionId};
 use evenkeel_paxos::{Durable, Entry as Vote, Member, MemberId, MemberKind, Record, Replica, Time};
-use evenkeel_storage::{Disk, Engine, EngineStatistics, RecoveredPartition, Recovery, Runtime, WalFailed};
+use evenkeel_storage::{Disk, Engine, EngineStatistics, MergeCounts, RecoveredPartition, Recovery, Runtime};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -95,6 +95,11 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     /// The engine's counters.
     pub fn statistics(&self) -> EngineStatistics {
         self.core.engine.statistics()
+    }
+
+    /// What checkpoints have done.
+    pub fn checkpoints(&self) -> MergeCounts {
+        self.core.engine.merge_counts()
     }
 
     /// Takes in a message of another core.
@@ -182,9 +187,13 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.core.partitions.borrow().values().for_each(|partition| partition.close());
     }
 
-    /// Why the log has stopped, if it has.
-    pub fn log_failure(&self) -> Option<WalFailed> {
-        self.core.engine.log_failure()
+    /// Why the shard can go on no more, if so.
+    pub fn failure(&self) -> Option<Stopped> {
+        let engine = &self.core.engine;
+        let log = engine.log_failure().map(Stopped::from);
+        let pages = || engine.pages().failed().map(Stopped::from);
+        let partitions = self.core.partitions.borrow();
+        log.or_else(pages).or_else(|| partitions.values().find_map(|partition| partition.refused()))
     }
 }
 

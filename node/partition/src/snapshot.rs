@@ -183,6 +183,7 @@ async fn fetch<D: Disk, R: Runtime>(partition: Weak<Partition<D, R>>, runtime: R
         number = reached;
         if over || attempts >= PIECE_ATTEMPTS {
             *this.fetching.borrow_mut() = None;
+            this.engine.unstage(this.row().id);
             return;
         }
     }

@@ -14,7 +14,7 @@ use crate::store::Store;
 use evenkeel_driver::{Core, DiskConfig, GlommioRuntime, UringDisk};
 use evenkeel_model::catalogue::{PartitionRow, Replica};
 use evenkeel_model::{NodeId, ShardId, encode_item};
-use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard};
+use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard, Stopped};
 use evenkeel_quic::{Endpoint, EndpointConfig, EndpointLimits};
 use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Recovery, Runtime, WalConfig, WalFailed};
 use evenkeel_wire::message::ShardPlace;
@@ -65,7 +65,10 @@ pub enum ShardError {
     /// The cluster does not take the node in.
     #[error("the cluster refuses this node: {0}")]
     Refused(String),
-    /// The log has stopped while the node was running.
+    /// The shard has stopped while the node was running.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    /// The log failed while the shard was being closed.
     #[error(transparent)]
     Log(#[from] WalFailed),
 }
@@ -187,7 +190,7 @@ async fn work(
             ready.take().into_iter().for_each(|ready| ready());
         }
         reporter.report(&service.shard, &service.counts, &service.links);
-        if let Some(failure) = service.shard.log_failure() {
+        if let Some(failure) = service.shard.failure() {
             return Err(failure.into());
         }
         let mut pause = pin!(core.sleep(REPORT_EVERY));

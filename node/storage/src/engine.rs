@@ -221,6 +221,7 @@ fn control_record(
         generation,
         kind,
         lasting: false,
+        again: false,
         ballot: Ballot::default(),
         slot,
         chosen: Slot(0),

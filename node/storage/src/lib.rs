@@ -1,11 +1,11 @@
 //! The storage engine of one shard: a durable, ordered log of entries of many partitions, and their
-//! items in memory, async over two small traits.
+//! items in tables and trees, async over two small traits.
 //!
 //! - [`disk`] and [`runtime`] are the only ways out: this crate does no IO, reads no clock and draws
 //!   no random number of its own.
-//! - [`wal`] makes entries durable and finds them again; [`table`] keeps items in order;
-//!   [`space`] is where pages live;
-//!   [`engine`] is the seam that both serve.
+//! - [`wal`] makes entries durable and finds them again; tables keep what was applied lately in memory.
+//! - [`space`] is where pages live, and [`tree`] is what they make: the rest of the items.
+//! - [`engine`] is the seam that all of these serve.
 //!
 //! It knows nothing of replication, of tables as users see them, of sockets or of the kernel.
 

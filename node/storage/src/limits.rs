@@ -16,6 +16,8 @@ pub const WRITES_IN_FLIGHT_MAX: usize = 2;
 pub const FRAMES_QUEUED_MAX: usize = 16;
 /// Largest description of a partition.
 pub const META_BYTES_MAX: usize = 64 * 1024;
+/// Entries of a partition that are not applied and are written once more, so that old segments can go.
+pub const MOVED_BYTES_MAX: u64 = 64 * 1024;
 /// Frozen generations of one table that may wait for a merge.
 pub const FROZEN_GENERATIONS_MAX: usize = 4;
 /// What an item costs in a table besides its key and image: two allocations with their reference

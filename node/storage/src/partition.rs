@@ -12,7 +12,7 @@ use crate::{
     space::{CataloguedPartition, RootReference},
     table::{Table, held_bytes},
     wal::{
-        record::{RecordHeader, payload_bytes},
+        record::{RecordHeader, RecordKind, RecordView, payload_bytes, stored_checksum},
         recovery::RecordPlace,
     },
 };
@@ -75,8 +75,8 @@ pub(crate) struct Partition {
 struct Held {
     entry: Entry,
     checksum: u128,
-    /// The frame with its record.
-    frame: u64,
+    /// Where its record is: the frame, and the segment at the earliest.
+    at: RecordPlace,
 }
 
 #[derive(Clone, Debug)]
@@ -202,10 +202,21 @@ impl Partition {
     /// The oldest segment that is still needed once all applied entries are in the tree; `current` is the
     /// one that the next record will be in, at the earliest.
     pub(crate) fn needed_behind_applied(&self, current: u32) -> u32 {
-        let pending = self.end.slot > self.applied.slot;
-        let entries = self.segments.iter().find(|(_, last)| pending && *last > self.applied.slot);
-        let oldest = entries.map_or(current, |&(segment, _)| segment);
-        oldest.min(self.staged_in.unwrap_or(current)).min(current)
+        let pending = self.pending().next().map_or(current, |(_, _, at)| at.segment);
+        pending.min(self.staged_in.unwrap_or(current)).min(current)
+    }
+
+    /// The entries that are not applied, with their checksums and places.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = (&Entry, u128, RecordPlace)> {
+        let first = self.applied.slot.0 - self.tail_after.slot.0;
+        let first = usize::try_from(first).expect("the tail is in memory");
+        self.tail.range(first..).map(|held| (&held.entry, held.checksum, held.at))
+    }
+
+    /// An entry that is not applied has another record, further on in the log.
+    pub(crate) fn moved(&mut self, slot: Slot, at: RecordPlace) {
+        let index = usize::try_from(slot.0 - self.tail_after.slot.0 - 1).expect("the tail is in memory");
+        self.tail[index].at = at;
     }
 
     /// Forgets the segments before `segment`.
@@ -270,14 +281,14 @@ impl Partition {
     }
 
     /// Takes note of an entry in the log, in the place of whatever stood there and behind.
-    pub(crate) fn append(&mut self, entry: Entry, checksum: u128, frame: u64) {
+    pub(crate) fn append(&mut self, entry: Entry, checksum: u128, at: RecordPlace) {
         if entry.slot <= self.end.slot {
             self.truncate(Slot(entry.slot.0 - 1));
         }
         self.end = Position { slot: entry.slot, checksum };
         self.last_timestamp = self.last_timestamp.max(entry.timestamp);
         self.charge(&entry);
-        self.tail.push_back(Held { entry, checksum, frame });
+        self.tail.push_back(Held { entry, checksum, at });
     }
 
     /// Counts an entry as pending.
@@ -329,7 +340,7 @@ impl Partition {
                 visit(&held.entry);
                 self.pending_bytes -= entry_bytes(&held.entry);
                 self.applied = Position { slot: next, checksum: held.checksum };
-                (self.tail_after, self.applied_frame) = (self.applied, held.frame);
+                (self.tail_after, self.applied_frame) = (self.applied, held.at.frame);
                 held.entry.operations.into_iter().for_each(|operation| self.settle(operation));
             } else {
                 let at = usize::try_from(next.0 - self.tail_after.slot.0 - 1).expect("it is in memory");
@@ -337,7 +348,7 @@ impl Partition {
                 visit(&held.entry);
                 let (bytes, operations) = (entry_bytes(&held.entry), held.entry.operations.clone());
                 self.applied = Position { slot: next, checksum: held.checksum };
-                self.applied_frame = held.frame;
+                self.applied_frame = held.at.frame;
                 self.pending_bytes -= bytes;
                 self.kept_bytes += bytes;
                 operations.into_iter().for_each(|operation| self.settle(operation));
@@ -394,6 +405,12 @@ impl Partition {
     /// continues that entry stays.
     pub(crate) fn begin(&mut self, base: Position, timestamp: Timestamp, frame: u64) {
         let continues = self.position(base.slot) == Some(base);
+        // What continues an entry stands behind that entry's own record.
+        self.applied_frame = match self.held(base.slot).filter(|_| continues) {
+            Some(held) => held.at.frame,
+            None if continues => self.applied_frame,
+            None => frame,
+        };
         if continues {
             let drop = usize::try_from(base.slot.0 - self.tail_after.slot.0).expect("it is in memory");
             self.tail.drain(..drop);
@@ -403,7 +420,6 @@ impl Partition {
         }
         (self.applied, self.tail_after, self.kept_bytes) = (base, base, 0);
         self.last_timestamp = self.last_timestamp.max(timestamp);
-        self.applied_frame = frame;
         (self.table, self.tree) = (Table::default(), None);
         self.content += 1;
         let (_, items) = self.staged.take().unwrap_or_default();
@@ -412,20 +428,32 @@ impl Partition {
         self.charge_again();
     }
 
-    /// Whether a record of the log is of any use: one in the checkpoint, or overwritten by what is in it, is
-    /// not.
-    pub(crate) fn passes_checkpoint(&mut self, at: RecordPlace, slot: Slot, checksum: u128) -> bool {
-        if self.is_past_checkpoint {
-            return true;
+    /// The frame from which on the log is read for what the tree does not hold.
+    pub(crate) fn useful_frame(&self) -> u64 {
+        self.pending().next().map_or(self.applied_frame, |(_, _, at)| at.frame)
+    }
+
+    /// Whether a record of the log is of any use: one in the checkpoint, one that was overwritten by what is in
+    /// it, and one that was written once more further on is not.
+    pub(crate) fn passes_checkpoint(&mut self, at: RecordPlace, record: &RecordView<'_>) -> bool {
+        let RecordHeader { kind, slot, .. } = record.header;
+        let Some(checkpoint) = &self.checkpoint else { return true };
+        if kind == RecordKind::Begin && slot <= checkpoint.applied {
+            return false;
         }
-        if at.frame > self.applied_frame {
+        if self.is_past_checkpoint || at.frame > checkpoint.log.frame {
             self.is_past_checkpoint = true;
             return true;
         }
-        if (Position { slot, checksum }) == self.applied && at.frame == self.applied_frame {
-            self.is_past_checkpoint = true;
+        if at.frame < checkpoint.log.frame {
+            return false;
         }
-        false
+        let is_applied = (Position { slot, checksum: record.checksum }) == self.applied;
+        let is_next = kind == RecordKind::Entry
+            && slot == self.applied.slot.next()
+            && stored_checksum(&record.header, self.applied.checksum, record.payload) == record.checksum;
+        self.is_past_checkpoint = is_applied || is_next;
+        is_next
     }
 
     /// A snapshot that the log took in before the checkpoint: its pieces are of no use.
@@ -433,10 +461,13 @@ impl Partition {
         (self.staged, self.staged_in) = (None, None);
     }
 
-    /// Everything up to `slot` is accepted under `ballot`, says the log. Ballots never rise from one slot
-    /// to the next: the walk back ends early.
-    pub(crate) fn replay_accepted(&mut self, ballot: Ballot, slot: Slot) {
+    /// Everything up to `slot` is accepted under `ballot`. Ballots never rise from one slot to the next: the
+    /// walk back ends early.
+    pub(crate) fn accept(&mut self, ballot: Ballot, slot: Slot) {
         self.promised = self.promised.max(ballot);
+        if slot <= self.applied.slot {
+            return;
+        }
         let upto = self.tail.iter_mut().rev().skip_while(|held| held.entry.slot > slot);
         for held in upto.take_while(|held| held.entry.ballot < ballot) {
             held.entry.ballot = ballot;

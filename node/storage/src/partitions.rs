@@ -250,7 +250,7 @@ fn replay(
         partition.stage(at.segment, header.ballot.round, items);
         return Ok(());
     }
-    if !partition.passes_checkpoint(at, header.slot, record.checksum) {
+    if !partition.passes_checkpoint(at, record) {
         partition.note_promise(header.ballot);
         if header.kind == RecordKind::Begin {
             partition.unstage();
@@ -270,7 +270,7 @@ fn replay(
             if header.slot > partition.end.slot || !same {
                 return Err(out_of_place(partition, header));
             }
-            partition.replay_accepted(header.ballot, header.slot);
+            partition.accept(header.ballot, header.slot);
             partition.replay_chosen(header.chosen, notes_ns);
         }
         RecordKind::Promise => partition.note_promise(header.ballot),
@@ -292,6 +292,16 @@ fn replay_entry(
 ) -> Result<(), ReplayFault> {
     let header = &record.header;
     let RecordHeader { slot, ballot, timestamp, lasting, .. } = *header;
+    if header.again && slot <= partition.applied.slot {
+        // The log has said meanwhile that it is chosen.
+        return Ok(());
+    }
+    let known = partition.position(slot).filter(|_| header.again);
+    if known.is_some_and(|known| known.checksum == record.checksum) {
+        partition.accept(ballot, slot);
+        partition.moved(slot, at);
+        return Ok(());
+    }
     let before = slot.0.checked_sub(1).map(Slot).filter(|&before| before >= partition.applied.slot);
     let Some(before) = before.and_then(|before| partition.position(before)) else {
         return Err(out_of_place(partition, header));
@@ -305,11 +315,11 @@ fn replay_entry(
     }
     let (operations, note) = read_payload(record.payload)?;
     let note = note.to_vec();
-    partition.replay_accepted(ballot, before.slot);
+    partition.accept(ballot, before.slot);
     partition.append(
         Entry { slot, ballot, timestamp, operations, note, lasting, chosen: Slot(0) },
         record.checksum,
-        at.frame,
+        at,
     );
     Ok(())
 }

@@ -176,6 +176,9 @@ pub trait Core: Sized + 'static {
     /// The control plane asks for something.
     fn obey(&self, order: Order);
 
+    /// Whether it can go on no more, so that its process ends and is started again.
+    fn has_stopped(&self) -> bool;
+
     /// What it holds; a copy that is not complete yet is none. One that has been removed and does not know it
     /// may be among them.
     fn replicas(&self) -> Vec<ReplicaState>;

@@ -14,11 +14,12 @@ use evenkeel_partition::{
     Body, Change, CoreConfig, CoreMessage, GroupMessage, OUTCOMES_KEPT_NS, Outbox, Outcome as Written,
     Partition, Place, RangeRequest, ReadError, Redirect, RequestToken, Seat, Shard, Terms, WriteError,
 };
-use evenkeel_paxos::{Member, MemberId, MemberKind};
+use evenkeel_paxos::{Member, MemberId, MemberKind, Standing};
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
 use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Runtime, WalConfig};
 use evenkeel_wire::RefusalCode;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
@@ -43,6 +44,16 @@ pub struct Replicas {
     runtime: TestRuntime,
     /// Nothing until the log has been read.
     shard: Rc<RefCell<Option<Rc<LocalShard>>>>,
+    noticed: RefCell<Noticed>,
+}
+
+/// What was noticed already, so that it is counted once.
+#[derive(Default)]
+struct Noticed {
+    segments_recycled: u64,
+    checkpoints: u64,
+    /// The partitions whose strong reads this core would have answered when it was last looked at.
+    serving: BTreeSet<usize>,
 }
 
 struct Way(cluster::Outbox<CoreMessage>);
@@ -144,7 +155,14 @@ impl Core for Replicas {
 
     fn start(start: Start<CoreMessage>) -> Self {
         let Start { place: at, shape, outbox, disk, runtime, life } = start;
-        let core = Replicas { at, shape, outbox, runtime: runtime.clone(), shard: Rc::default() };
+        let core = Replicas {
+            at,
+            shape,
+            outbox,
+            runtime: runtime.clone(),
+            shard: Rc::default(),
+            noticed: RefCell::default(),
+        };
         let (slot, shape, outbox) = (core.shard.clone(), core.shape.clone(), core.outbox.clone());
         let spawner = runtime.clone();
         spawner.spawn(async move {
@@ -225,12 +243,38 @@ impl Core for Replicas {
         }
     }
 
+    fn has_stopped(&self) -> bool {
+        self.shard.borrow().as_ref().is_some_and(|shard| shard.failure().is_some())
+    }
+
     fn replicas(&self) -> Vec<ReplicaState> {
+        self.notice();
         (0..self.shape.partitions).filter_map(|partition| self.state(partition)).collect()
     }
 }
 
 impl Replicas {
+    /// Counts what happened since the last look.
+    fn notice(&self) {
+        let Some(shard) = self.shard.borrow().clone() else { return };
+        let mut noticed = self.noticed.borrow_mut();
+        let (recycled, checkpoints) = (shard.statistics().segments_recycled, shard.checkpoints().flips);
+        for (event, now, before) in [
+            ("segment wrap", recycled, std::mem::replace(&mut noticed.segments_recycled, recycled)),
+            ("checkpoint", checkpoints, std::mem::replace(&mut noticed.checkpoints, checkpoints)),
+        ] {
+            (before..now).for_each(|_| self.outbox.note(event));
+        }
+        for partition in 0..self.shape.partitions {
+            let Some(local) = self.local(partition) else { continue };
+            if local.serves() {
+                noticed.serving.insert(partition);
+            } else if noticed.serving.remove(&partition) && local.standing() == Standing::Leader {
+                self.outbox.note("lease lapse");
+            }
+        }
+    }
+
     /// Makes the member that a swap is to bring in.
     fn join(&self, partition: usize, seat: Seat) {
         let Some(shard) = self.shard.borrow().clone() else { return };

@@ -7,6 +7,7 @@
 use crate::client::{Clients, Workload};
 use crate::cluster::{Core, Place, ReplicaState, Shape};
 use crate::faults;
+use crate::machine::Crash;
 use crate::seen::Counts;
 use crate::swarm::Swarm;
 use crate::world::{Occurrence, World};
@@ -15,7 +16,7 @@ use evenkeel_history::{
 };
 use evenkeel_storage::memory::Random;
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
@@ -27,6 +28,8 @@ const CRASH_PAUSE_NS: u64 = 100_000_000;
 const SAFETY_NS_MAX: u64 = 600_000_000_000;
 /// How long a healed cluster may take until everything works.
 const LIVENESS_NS_MAX: u64 = 60_000_000_000;
+/// How long a process is away that has ended by itself.
+const STARTED_AGAIN_NS: u64 = 100_000_000;
 /// How often copies are compared and leases counted.
 const LOOK_EVERY_STEPS: u64 = 64;
 
@@ -241,8 +244,19 @@ impl<C: Core> Simulation<C> {
         }
         if self.steps.is_multiple_of(LOOK_EVERY_STEPS) {
             self.look()?;
+            self.start_stopped_again();
         }
         Ok(occurrence)
+    }
+
+    /// Whoever keeps processes running starts those again that have ended by themselves.
+    fn start_stopped_again(&mut self) {
+        let stopped: BTreeSet<usize> =
+            self.world.cores().filter(|(_, core)| core.has_stopped()).map(|(place, _)| place.node).collect();
+        for node in stopped {
+            self.world.seen.note("stopped by itself");
+            self.world.crash(node, Crash::Kill, STARTED_AGAIN_NS);
+        }
     }
 
     /// Looks into the cores: one at most serves a partition, and equal slots hold equal content.

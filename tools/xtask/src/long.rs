@@ -27,7 +27,7 @@ enum Part {
     Crash,
     /// The storage engine on the faulty disk, over many seeds
     Engine,
-    /// The deterministic cluster simulator
+    /// The deterministic cluster simulator, 20,000 seeds
     Sim,
     /// Search over the consensus core
     Search,
@@ -99,7 +99,11 @@ fn calls(arguments: &Arguments, binary: &str) -> Result<Vec<Call>, Failure> {
             vec![release, arguments.configure(call)]
         }
         Part::Fuzz => vec![arguments.configure(Call::new("bash tests/fuzz/run.sh"))],
-        part @ (Part::Sim | Part::Powercut | Part::Chaos) => {
+        Part::Sim => {
+            let line = "cargo test --release -p evenkeel-sim --test seeds -- --nocapture";
+            vec![arguments.configure(Call::new(line).with("EVENKEEL_LONG", 1))]
+        }
+        part @ (Part::Powercut | Part::Chaos) => {
             return Err(Failure::NotRun { what: name(part), reason: "it is not built yet".to_owned() });
         }
     };
@@ -185,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_part_that_is_not_built_does_not_pass() {
-        for part in ["sim", "powercut", "chaos"] {
+        for part in ["powercut", "chaos"] {
             let failure = calls(&parse(part).unwrap(), "evenkeel").unwrap_err();
             assert_eq!(failure.to_string(), format!("NOT RUN: {part}: it is not built yet"));
         }

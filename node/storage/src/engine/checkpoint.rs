@@ -10,7 +10,10 @@
 //! it at that moment, and flips. The log keeps a record until a durable flip stands in for it, and a flip
 //! waits until the log holds what its catalogue speaks of: each of the two can be read after the other.
 
-use super::Engine;
+use super::{
+    Engine,
+    logging::{can_move, move_pending},
+};
 use crate::{
     disk::{BLOCK_BYTES, Disk},
     error::{TooManyFrozen, WalFailed},
@@ -79,8 +82,8 @@ pub struct MergeCounts {
 pub(super) struct Upkeep<D: Disk, R: Runtime> {
     /// Merges that wait for a flip: their pages, and what of the log they stand in for.
     finished: RefCell<Vec<Finished<D, R>>>,
-    /// Trimmed once the next flip is durable: partition, life, oldest segment that is still needed.
-    trims: RefCell<Vec<(PartitionId, Generation, u32)>>,
+    /// What the log need not hold once the next flip is durable.
+    trims: RefCell<Vec<Trim>>,
     /// The flip under way: one at a time, or an older catalogue could become the present one.
     flipping: RefCell<Option<Detached<Result<(), CheckpointError>>>>,
     owner: RefCell<Option<Waker>>,
@@ -101,6 +104,17 @@ impl<D: Disk, R: Runtime> Default for Upkeep<D, R> {
     }
 }
 
+/// What the log need not hold of a partition any more.
+#[derive(Clone, Copy)]
+struct Trim {
+    id: PartitionId,
+    generation: Generation,
+    /// The oldest segment that is still needed.
+    segment: u32,
+    /// Once this frame is durable.
+    moved_frame: u64,
+}
+
 /// A merge under way: what it began with.
 struct Merging {
     id: PartitionId,
@@ -112,6 +126,8 @@ struct Merging {
     replaced: Option<CataloguedPartition>,
     /// What this one makes, but for its tree and state.
     checkpoint: CataloguedPartition,
+    /// What was written once more must be durable first.
+    moved_frame: u64,
     state: Rc<[u8]>,
 }
 
@@ -140,6 +156,14 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         (table, 2 * log.ring.live_count() > log.ring.files_max())
     }
 
+    /// Whether writes will soon be refused if merges do not hurry.
+    fn is_nearly_full(&self) -> bool {
+        let partitions = self.inner.partitions.borrow();
+        let log = self.inner.log.borrow();
+        let tables = partitions.bytes() > partitions.bytes_max() / 4 * 3;
+        tables || 4 * log.ring.live_count() > 3 * log.ring.files_max()
+    }
+
     fn due(&self) -> Option<Vec<PartitionId>> {
         let (tables, segments) = self.pressed();
         let partitions = self.inner.partitions.borrow();
@@ -161,7 +185,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             let middle = log.ring.oldest().map_or(current, |oldest| oldest + (current - oldest) / 2);
             let holds = |partition: &Partition| {
                 let oldest = partition.oldest_segment().filter(|oldest| *oldest <= middle)?;
-                (partition.needed_behind_applied(current) > oldest).then_some(oldest)
+                let moves = can_move(partition) || partition.needed_behind_applied(current) > oldest;
+                moves.then_some(oldest)
             };
             let each = partitions.ids().filter_map(|(id, partition)| Some((holds(partition)?.into(), id)));
             let mut holding: Vec<(u64, PartitionId)> = each.collect();
@@ -216,13 +241,14 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
 
     fn begin_merge(&self, id: PartitionId, state: &[u8]) -> Result<Merging, CheckpointError> {
         let mut partitions = self.inner.partitions.borrow_mut();
-        let log = self.inner.log.borrow();
+        let mut log = self.inner.log.borrow_mut();
         let partition = partitions.get_mut(id).ok_or(CheckpointError::Gone { id })?;
         if partition.is_merging {
             return Err(CheckpointError::UnderWay { id });
         }
         let table = partition.table.pin(partition.applied.slot)?;
         partition.is_merging = true;
+        let moved_frame = move_pending(&mut log, id, partition);
         let segment = partition.needed_behind_applied(log.ring.current());
         let checkpoint = CataloguedPartition {
             id,
@@ -233,7 +259,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             promised: partition.promised(),
             timestamp: partition.last_timestamp,
             checksum: partition.applied.checksum,
-            log: LogPosition { segment, frame: partition.applied_frame },
+            log: LogPosition { segment, frame: partition.useful_frame() },
             root: None,
         };
         Ok(Merging {
@@ -244,6 +270,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             tree: partition.tree,
             replaced: partition.checkpoint.clone(),
             checkpoint,
+            moved_frame,
             state: Rc::from(state),
         })
     }
@@ -255,7 +282,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             merging.tree
         } else {
             {
-                let pace = Pace::new(self.inner.runtime.clone());
+                let engine = self.clone();
+                let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
                 let place = Place { partition: merging.id, limits: self.inner.limits };
                 tree::merge(pages, &mut batch, place, merging.tree, &merging.table, &pace).await?
             }
@@ -275,7 +303,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
 
     /// The tree takes the place of the one before, all at once.
     fn end_merge(&self, merging: Merging, finished: Finished<D, R>) -> Result<(), CheckpointError> {
-        let Merging { id, content, table, table_bytes, checkpoint, .. } = merging;
+        let Merging { id, content, table, table_bytes, checkpoint, moved_frame, .. } = merging;
         let mut partitions = self.inner.partitions.borrow_mut();
         let same = |partition: &Partition| {
             partition.generation == checkpoint.generation && partition.content == content
@@ -284,7 +312,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             return Err(CheckpointError::Gone { id });
         }
         let upkeep = &self.inner.upkeep;
-        upkeep.trims.borrow_mut().push((id, checkpoint.generation, checkpoint.log.segment));
+        let (generation, segment) = (checkpoint.generation, checkpoint.log.segment);
+        upkeep.trims.borrow_mut().push(Trim { id, generation, segment, moved_frame });
         upkeep.finished.borrow_mut().push(finished);
         partitions.counted(id, |partition| {
             partition.table.merged(table);
@@ -329,6 +358,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         // Nothing is awaited until all of one moment is in hand.
         let (catalogue, frame, gone) = self.inner.partitions.borrow_mut().catalogue();
         let (trims, mut finished) = (upkeep.trims.take(), upkeep.finished.take());
+        let frame = trims.iter().map(|trim| trim.moved_frame).fold(frame, u64::max);
         let durable = self.inner.log.borrow().commits.wait(frame);
         let flipped = match durable.await {
             Ok(()) => self.inner.pages.flip(&catalogue, &mut finished).await.map_err(CheckpointError::from),
@@ -369,10 +399,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     }
 
     /// The log need not hold any more what flip `sequence` has made durable.
-    fn let_go(&self, sequence: u64, trims: &[(PartitionId, Generation, u32)], gone: &[Gone]) {
+    fn let_go(&self, sequence: u64, trims: &[Trim], gone: &[Gone]) {
         let mut partitions = self.inner.partitions.borrow_mut();
         let mut log = self.inner.log.borrow_mut();
-        for &(id, generation, segment) in trims {
+        for &Trim { id, generation, segment, .. } in trims {
             let Some(partition) = partitions.get_mut(id) else { continue };
             if partition.generation != generation {
                 continue;

@@ -8,11 +8,14 @@ use super::{Engine, Entry, Operation, Position, control_record};
 use crate::{
     disk::Disk,
     error::Refused,
+    limits::MOVED_BYTES_MAX,
+    partition::Partition,
     runtime::Runtime,
     wal::{
         Durable,
         log::{Class, Log},
         record::{RecordHeader, RecordKind, payload_bytes, record_bytes, write_payload},
+        recovery::RecordPlace,
     },
 };
 use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
@@ -72,7 +75,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let slot = entry.slot;
         partitions.counted(id, |partition| {
             pin(&mut log, partition, segment, slot);
-            partition.append(entry, checksum, frame);
+            partition.append(entry, checksum, RecordPlace { segment, frame });
         });
         Ok(log.commits.wait(frame))
     }
@@ -119,6 +122,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             write(&mut log, &header, at.checksum, 0, |_| ()).map_err(|full| self.refuse(full))?;
         pin(&mut log, partition, segment, Slot(0));
         partition.note_promise(ballot);
+        partition.accept(ballot, at.slot);
         Ok(log.commits.wait(frame))
     }
 
@@ -152,6 +156,13 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             partition.stage(segment, number, items);
         });
         Ok(log.commits.wait(frame))
+    }
+
+    /// Forgets the pieces that were staged: nobody goes on with them.
+    pub fn unstage(&self, id: PartitionId) {
+        if let Some(partition) = self.inner.partitions.borrow_mut().get_mut(id) {
+            partition.unstage();
+        }
     }
 
     /// The log begins anew behind `base`: what was staged is the partition's content, applied up to
@@ -229,6 +240,38 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     }
 }
 
+/// Writes the entries that are not applied once more, if they are few and not in the newest segment: a partition
+/// that nobody writes to must not keep the log from going round. Nothing may take the place of the first
+/// records before the frame that is returned is durable.
+pub(super) fn move_pending<D: Disk>(log: &mut Log<D>, id: PartitionId, partition: &mut Partition) -> u64 {
+    let current = log.ring.current();
+    let is_old = partition.pending().next().is_some_and(|(_, _, at)| at.segment < current);
+    if !is_old || !can_move(partition) {
+        return 0;
+    }
+    let pending: Vec<_> = partition.pending().map(|(entry, checksum, _)| (entry.clone(), checksum)).collect();
+    let mut places = Vec::with_capacity(pending.len());
+    for (entry, checksum) in &pending {
+        let header = RecordHeader { again: true, ..entry.header(id, partition.generation) };
+        let bytes = payload_bytes(&entry.operations, &entry.note);
+        let written = write(log, &header, *checksum, bytes, |payload| {
+            write_payload(payload, &entry.operations, &entry.note)
+        });
+        // Without room for all of them the first records stay the ones that count.
+        let Ok((frame, segment)) = written else { return 0 };
+        pin(log, partition, segment, entry.slot);
+        places.push((entry.slot, RecordPlace { segment, frame }));
+    }
+    let last = places.last().map_or(0, |(_, at)| at.frame);
+    places.into_iter().for_each(|(slot, at)| partition.moved(slot, at));
+    last
+}
+
+/// Whether what is not applied is little enough to be written once more.
+pub(super) fn can_move(partition: &Partition) -> bool {
+    partition.pending_bytes <= MOVED_BYTES_MAX
+}
+
 /// Puts a record into the frame being built; yields the frame and the segment it will be in at the
 /// earliest.
 fn write<D: Disk>(
@@ -244,7 +287,7 @@ fn write<D: Disk>(
 }
 
 /// Keeps the segment of a record that a partition needs.
-fn pin<D: Disk>(log: &mut Log<D>, partition: &mut crate::partition::Partition, segment: u32, slot: Slot) {
+fn pin<D: Disk>(log: &mut Log<D>, partition: &mut Partition, segment: u32, slot: Slot) {
     if partition.oldest_records_in().is_none() {
         log.ring.pin(segment);
     }

@@ -153,6 +153,7 @@ impl Entry {
             generation,
             kind: RecordKind::Entry,
             lasting: self.lasting,
+            again: false,
             ballot: self.ballot,
             slot: self.slot,
             chosen: self.chosen,
@@ -249,6 +250,8 @@ pub struct EngineStatistics {
     pub segments_live: u64,
     /// Segments ready to be used now.
     pub segments_free: u64,
+    /// Segments written over since the start.
+    pub segments_recycled: u64,
     /// Bytes of all items once everything appended is applied.
     pub table_bytes: u64,
     /// Items in the tables now, deletions that hide older items included.

@@ -16,7 +16,7 @@
 //!                 24   8  round, and
 //!                 32   4    replica of the greatest ballot promised
 //!                 36   4  oldest log segment that is read for it
-//!                 40   8  sequence of the log frame that the applied entry is in
+//!                 40   8  sequence of the log frame from which on it is read
 //!                 48   8  timestamp of the applied entry
 //!                 56  16  checksum of the applied entry, which chains the log
 //!                 72   8  root: first block; all of the root is 0 while there is no tree
@@ -72,8 +72,8 @@ const STATE_AT: usize = PARTITION_BYTES - STATE_BYTES;
 pub struct LogPosition {
     /// The oldest segment that holds records which the tree does not.
     pub segment: u32,
-    /// The frame with the record of the applied entry; 0 if there is none. Entries before it are of no
-    /// use, even those of later slots: the applied one was written over them.
+    /// The frame with the first record behind the applied entry's, or with that one; 0 if there is none.
+    /// Entries before it are of no use, even those of later slots: they were written over, or once more.
     pub frame: u64,
 }
 

@@ -1,7 +1,7 @@
 //! Merging what a table holds into a tree: what changes is written anew, the rest stays where it is.
 
 use super::{
-    Place, TreeError,
+    LeafPage, Place, TreeError,
     builder::{Builder, Subtree},
     inner_page, leaf_page,
 };
@@ -9,11 +9,21 @@ use crate::{
     disk::Disk,
     pace::Pace,
     runtime::Runtime,
-    space::{Batch, Pages, RootReference},
+    space::{Batch, PageReference, Pages, RootReference},
     table::{self, Held},
     tree::leaf::LeafView,
 };
-use std::{cmp::Ordering, rc::Rc};
+use std::{
+    cmp::Ordering,
+    collections::VecDeque,
+    future::Future,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+};
+
+/// Leaves that are being read at the same time.
+const LEAVES_AHEAD: usize = 16;
 
 /// The tree that `changes` make of the one at `root`; none if nothing is left. Pages that are not part of it
 /// any more are released.
@@ -31,8 +41,10 @@ pub(crate) async fn merge<D: Disk, R: Runtime>(
         return Ok(builder.finish().await?);
     };
     let mut rest = vec![Subtree::of_root(&root)];
+    let mut ahead = Ahead::new(pages.clone());
     while let Some(subtree) = rest.pop() {
-        let changed = changes.range(&subtree.lower, subtree.upper.as_deref()).next().is_some();
+        let is_changed = |one: &Subtree| changes.range(&one.lower, one.upper.as_deref()).next().is_some();
+        let changed = is_changed(&subtree);
         if !changed && builder.can_take(subtree.level) {
             builder.take(subtree).await?;
             continue;
@@ -41,15 +53,59 @@ pub(crate) async fn merge<D: Disk, R: Runtime>(
         builder.batch().release(reference.extent);
         if subtree.level > 0 {
             let page = inner_page(pages, reference).await?;
-            rest.extend(subtree.below(&page.view()?).into_iter().rev());
+            let below = subtree.below(&page.view()?);
+            if subtree.level == 1 {
+                ahead.want(below.iter().filter(|one| is_changed(one)).map(|leaf| leaf.child.page));
+            }
+            rest.extend(below.into_iter().rev());
         } else {
-            let page = leaf_page(pages, reference).await?;
+            let page = ahead.leaf(reference).await?;
             let held = changes.range(&subtree.lower, subtree.upper.as_deref());
             merge_leaf(&mut builder, &page.view()?, held).await?;
         }
         pace.breathe().await;
     }
     Ok(builder.finish().await?)
+}
+
+/// Leaves that are read before they are needed: one after the other would take the device's latency each.
+struct Ahead<D: Disk, R: Runtime> {
+    pages: Pages<D, R>,
+    wanted: VecDeque<PageReference>,
+    reading: VecDeque<(PageReference, Reading<D>)>,
+}
+
+type Reading<D> = Pin<Box<dyn Future<Output = Result<LeafPage<D>, TreeError>>>>;
+
+impl<D: Disk, R: Runtime> Ahead<D, R> {
+    fn new(pages: Pages<D, R>) -> Self {
+        Ahead { pages, wanted: VecDeque::new(), reading: VecDeque::new() }
+    }
+
+    /// These leaves will be asked for, in this order; others may be in between.
+    fn want(&mut self, leaves: impl Iterator<Item = PageReference>) {
+        self.wanted.extend(leaves);
+    }
+
+    async fn leaf(&mut self, reference: PageReference) -> Result<LeafPage<D>, TreeError> {
+        while self.reading.len() < LEAVES_AHEAD
+            && let Some(next) = self.wanted.pop_front()
+        {
+            let pages = self.pages.clone();
+            let mut reading: Reading<D> = Box::pin(async move { leaf_page(&pages, next).await });
+            // The read begins with the first poll. One that ends with it needs no other.
+            let started = reading.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let reading = match started {
+                Poll::Ready(page) => Box::pin(std::future::ready(page)) as Reading<D>,
+                Poll::Pending => reading,
+            };
+            self.reading.push_back((next, reading));
+        }
+        match self.reading.pop_front_if(|(first, _)| *first == reference) {
+            Some((_, reading)) => reading.await,
+            None => leaf_page(&self.pages, reference).await,
+        }
+    }
 }
 
 async fn add_all<'a, D: Disk, R: Runtime>(

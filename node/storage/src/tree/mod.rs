@@ -1,9 +1,9 @@
 //! The tree of a partition: an immutable B+tree on pages of its shard's page file.
 //!
 //! - [`page`] is what its pages have in common, [`leaf`] and [`inner`] are its two kinds.
-//! - [`merge`](merge()) makes a new tree of an old one and the changes of a table, copying only what
-//!   changes; [`builder`] puts pages together.
-//! - [`read`] finds keys and ranges; [`verify`] looks at every page.
+//! - `merge` makes a new tree of an old one and the changes of a table, copying only what changes;
+//!   `builder` puts pages together.
+//! - `read` finds keys and ranges; [`verify`] looks at every page.
 //!
 //! A tree is known by its root reference, and each page by the reference in its parent: place, checksum,
 //! and what is below. Nothing of a tree ever changes, so readers need no latches, and a tree stays

@@ -446,6 +446,7 @@ impl<D: Disk> Log<D> {
             wal_bytes_max: self.config.wal_bytes_max,
             segments_live: self.ring.live_count() as u64,
             segments_free: self.ring.free_count() as u64,
+            segments_recycled: self.ring.recycled(),
             ..self.statistics
         }
     }

@@ -7,7 +7,9 @@
 //!      8      4  generation
 //!     12      1  kind                 1 entry, 2 partition created, 3 partition dropped, 4 promise,
 //!                                     5 accepted again, 6 piece of a snapshot, 7 begin
-//!     13      1  flags                bit 0: the entry's note is the partition's state from here on
+//!     13      1  flags                bit 0: the entry's note is the partition's state from here on;
+//!                                    bit 1: the entry is written once more, so that its first record need not
+//!                                    be kept
 //!     14      2  lag                  of 1 and 5: how far behind its slot the log was known to be chosen;
 //!                                     65535 for that far or farther. Else 0.
 //!     16      8  ballot: round        of 6: the number of the piece
@@ -40,7 +42,7 @@
 //!                then the note
 //! ```
 //!
-//! The entry checksum is xxh3-128 over partition, generation, flags, slot, timestamp, the checksum of the
+//! The entry checksum is xxh3-128 over partition, generation, bit 0 of the flags, slot, timestamp, the checksum of the
 //! entry before (0 for the first) and the payload. It chains the entries of a partition, and leaves out
 //! the ballot: an entry accepted again under a newer ballot stays the same entry.
 
@@ -100,6 +102,8 @@ pub struct RecordHeader {
     pub kind: RecordKind,
     /// Whether the note of an entry is the partition's state from here on.
     pub lasting: bool,
+    /// Whether the entry is written once more.
+    pub again: bool,
     /// The ballot of an entry or a promise; of a piece, its number.
     pub ballot: Ballot,
     /// The slot of an entry; of a dropped partition, its last one.
@@ -196,7 +200,7 @@ pub fn write_record(
     head[0..8].copy_from_slice(&header.partition.0.to_le_bytes());
     head[8..12].copy_from_slice(&header.generation.0.to_le_bytes());
     head[12] = header.kind as u8;
-    head[13] = header.lasting.into();
+    head[13] = u8::from(header.lasting) | u8::from(header.again) << 1;
     head[14..16].copy_from_slice(&lag(header).to_le_bytes());
     head[16..24].copy_from_slice(&header.ballot.round.to_le_bytes());
     head[24..28].copy_from_slice(&header.ballot.replica.to_le_bytes());
@@ -276,7 +280,7 @@ pub fn read_record(bytes: &[u8]) -> Result<(RecordView<'_>, usize), RecordFault>
         other => return Err(RecordFault { what: "record kind", found: other.into() }),
     };
     let flags = bytes[13];
-    if flags > 1 {
+    if flags > 3 {
         return Err(RecordFault { what: "record flag", found: flags.into() });
     }
     let slot = Slot(u64_at(bytes, 32));
@@ -295,7 +299,8 @@ pub fn read_record(bytes: &[u8]) -> Result<(RecordView<'_>, usize), RecordFault>
         partition: PartitionId(u64_at(bytes, 0)),
         generation: Generation(u32_at(bytes, 8)),
         kind,
-        lasting: flags == 1,
+        lasting: flags & 1 != 0,
+        again: flags & 2 != 0,
         ballot: Ballot { round: u64_at(bytes, 16), replica: u32_at(bytes, 24) },
         slot,
         chosen,
@@ -353,6 +358,7 @@ mod tests {
             generation: Generation(0x11121314),
             kind,
             lasting: false,
+            again: false,
             ballot: Ballot { round: 0x2122232425262728, replica: 0x31323334 },
             slot: Slot(0x4142434445464748),
             chosen: if kind == RecordKind::Entry { Slot(0x4142434445464743) } else { Slot(0) },
@@ -408,7 +414,7 @@ mod tests {
     fn the_entry_checksum_covers_everything_but_the_ballot_and_what_was_chosen() {
         let base = stored_checksum(&header(RecordKind::Entry), 7, b"payload");
         let other = Ballot { round: 1, replica: 1 };
-        let same = RecordHeader { ballot: other, chosen: Slot(0), ..header(RecordKind::Entry) };
+        let same = RecordHeader { ballot: other, chosen: Slot(0), again: true, ..header(RecordKind::Entry) };
         assert_eq!(stored_checksum(&same, 7, b"payload"), base);
         let entry = header(RecordKind::Entry);
         for (what, sum) in [

@@ -47,6 +47,9 @@ pub(crate) struct SegmentRing {
     free: VecDeque<FileId>,
     file_next: u32,
     sequence_next: u32,
+    /// The files released since the start, and how many of these are written over.
+    released: Vec<FileId>,
+    recycled: u64,
     /// A file is being made.
     preparing: bool,
     /// The last attempt to make a file failed; it is being repeated.
@@ -65,6 +68,8 @@ impl SegmentRing {
             free: VecDeque::new(),
             file_next,
             sequence_next,
+            released: Vec::new(),
+            recycled: 0,
             preparing: false,
             starved: false,
         }
@@ -120,6 +125,7 @@ impl SegmentRing {
         assert!(frame_bytes <= self.segment_bytes, "a frame fits into a segment");
         if self.offset + frame_bytes > self.segment_bytes {
             let file = self.free.pop_front()?;
+            self.recycled += u64::from(self.released.contains(&file));
             let sequence = self.sequence_next;
             self.sequence_next = sequence.checked_add(1).expect("2^32 segments outlast the device");
             self.live.push_back(Pinned { segment: LiveSegment { sequence, file }, pins: 0 });
@@ -154,6 +160,9 @@ impl SegmentRing {
     pub(crate) fn durable(&mut self, frame: u64) {
         while self.leaving.front().is_some_and(|&(released_by, _)| released_by <= frame) {
             let (_, file) = self.leaving.pop_front().expect("there is one");
+            if !self.released.contains(&file) {
+                self.released.push(file);
+            }
             self.free.push_back(file);
         }
     }
@@ -225,6 +234,11 @@ impl SegmentRing {
     /// Segments that may exist.
     pub(crate) fn files_max(&self) -> usize {
         self.files_max
+    }
+
+    /// How often a segment was written over since the start.
+    pub(crate) fn recycled(&self) -> u64 {
+        self.recycled
     }
 
     pub(crate) fn live_count(&self) -> usize {

@@ -135,6 +135,10 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
 
     fn obey(&self, _order: Order) {}
 
+    fn has_stopped(&self) -> bool {
+        false
+    }
+
     fn replicas(&self) -> Vec<ReplicaState> {
         let state = self.state.borrow();
         let mine = (0..self.shape.partitions)
