@@ -5,7 +5,7 @@ use crate::items::{self, Numbers, Template, Versions};
 use crate::load::{self, Lasting, Outcome, Slot};
 use crate::local::ClientFile;
 use crate::tally::Measured;
-use evenkeel_client::{Client, ClientConfig, CreateTable, tls};
+use evenkeel_client::{Client, ClientConfig, Consistency, CreateTable, tls};
 use evenkeel_model::catalogue::{TableRow, TableStatus};
 use std::fs;
 use std::path::Path;
@@ -146,7 +146,7 @@ impl Slot for NativeSlot {
                     }
                 }
             }
-            Operation::Get => match self.client.get_encoded(&self.table, key).await {
+            Operation::Get => match self.client.get_encoded(&self.table, key, Consistency::Strong).await {
                 Err(error) => Outcome::Failed(format!("get: {error}")),
                 Ok(None) => Outcome::Wrong(format!("get: item {number} is not there")),
                 Ok(Some(got)) => match self.versions.current(number) {

@@ -164,6 +164,12 @@ impl Control {
         self.working.get() == 0
     }
 
+    /// Work in the background, until what is returned is dropped.
+    fn begin_work(&self) -> DropGuard<impl FnMut()> {
+        self.working.set(self.working.get() + 1);
+        DropGuard(|| self.working.set(self.working.get() - 1))
+    }
+
     pub(crate) fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
@@ -181,6 +187,7 @@ impl Control {
 
     /// Finishes what was left half done whenever this member comes to lead, until the shard stops.
     pub async fn run(self: Rc<Self>) {
+        let _end = self.begin_work();
         while self.catalogue.partition().until_leading(true).await {
             if let Err(error) = self.resume().await {
                 tracing::debug!(%error, "the control plane cannot begin yet");
@@ -334,9 +341,8 @@ impl Control {
         Run: Future<Output = Result<(), StepError>>,
     {
         let control = Rc::clone(self);
-        control.working.set(control.working.get() + 1);
         self.runtime.spawn(async move {
-            let _end = DropGuard(|| control.working.set(control.working.get() - 1));
+            let _end = control.begin_work();
             let mut reported = String::new();
             while let Err(error) = work(Rc::clone(&control)).await {
                 if control.closing.get() || control.catalogue.reign().ok() != Some(reign) {

@@ -142,7 +142,7 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
 /// Has others lead what this shard leads, so that clients wait for nothing; requests that come meanwhile are told
 /// whom to ask.
 async fn hand_over(core: &Core, service: &Service) {
-    if service.shard.log_failure().is_some() {
+    if service.shard.failure().is_some() {
         return;
     }
     let mut waited = Duration::ZERO;

@@ -12,6 +12,8 @@
 //! [cluster]
 //! id = "0123456789abcdef0123456789abcdef"
 //! seeds = ["127.0.0.1:7101"]   # any shard of any node
+//! zone = "a"                # where the router is: eventually consistent reads go to replicas there;
+//!                           # optional, without it leaders answer them too
 //!
 //! [authentication]
 //! mode = "enforce"          # or "warn", "off"; optional
@@ -79,6 +81,9 @@ pub struct ClusterSection {
     pub id: String,
     /// `host:port` of shards of nodes; one that answers is enough.
     pub seeds: Vec<String>,
+    /// The availability zone of the router: reads that need not be of this moment go to replicas there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 /// Who may ask.

@@ -6,7 +6,7 @@ mod tables;
 
 use crate::answer::{Answer, api_error};
 use bytes::Bytes;
-use evenkeel_client::Client;
+use evenkeel_client::{Client, Consistency};
 use evenkeel_dynamodb::{ApiError, Operation};
 use evenkeel_model::catalogue::{TableRow, TableStatus};
 use std::sync::Arc;
@@ -68,4 +68,9 @@ async fn active_table(client: &Client, name: &str) -> Result<Arc<TableRow>, ApiE
         TableStatus::Active => Ok(Arc::new(row)),
         TableStatus::Creating | TableStatus::Deleting => Err(ApiError::table_not_found()),
     }
+}
+
+/// Of which moment a read that asks for `ConsistentRead`, or does not, is to be.
+fn consistency(consistent: bool) -> Consistency {
+    if consistent { Consistency::Strong } else { Consistency::Eventual }
 }

@@ -186,6 +186,7 @@ fn client_config(config: &RouterConfig) -> Result<ClientConfig, StartError> {
     )?;
     let mut client = ClientConfig::new(config.cluster.seeds.clone(), tls);
     client.cluster = Some(config.cluster_id()?);
+    client.zone.clone_from(&config.cluster.zone);
     client.follow_users = config.authentication.mode != AuthenticationMode::Off;
     Ok(client)
 }

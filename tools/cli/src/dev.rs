@@ -1,4 +1,4 @@
-//! `evenkeel dev`: a real cluster on this machine, in one process.
+//! `evenkeel dev`: a real cluster on this machine, in one process or in one a node.
 //!
 //! The first line on standard output is `ready: http://ADDRESS`, printed when requests are answered;
 //! what follows is for a person. SIGINT or SIGTERM stop it in order. Durability is that of production.
@@ -38,6 +38,14 @@ pub struct DevArguments {
     /// Cores of each node; fixed when the directory is made [default: 1].
     #[arg(long)]
     cores_per_node: Option<u16>,
+    /// Run every node and the router as a process of its own, which is started again if it ends by itself; the
+    /// process ids are in DIR/node-1.pid ... and DIR/router.pid.
+    #[arg(long)]
+    processes: bool,
+    /// Zone of the router, a, b, c ...: eventually consistent reads go to the replica there. Without it the
+    /// leaders of partitions answer them, so that applications under test see what they wrote.
+    #[arg(long)]
+    zone: Option<String>,
     /// Whether requests must be signed with an access key of the cluster: off, warn or enforce.
     #[arg(long, value_name = "MODE", default_value = "off")]
     authentication: AuthenticationMode,
@@ -84,6 +92,8 @@ impl DevArguments {
             cores_per_node: self.cores_per_node,
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             admin: SocketAddr::from((Ipv4Addr::LOCALHOST, self.admin_port)),
+            zone: self.zone.clone(),
+            processes: self.processes,
             authentication: self.authentication,
             memory_mib: self.memory_mib,
             metrics,

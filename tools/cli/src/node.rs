@@ -12,6 +12,9 @@ pub struct NodeArguments {
     /// The node's configuration (TOML); `evenkeel dev` writes examples in its data directory.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Stop in order also when standard input ends, for whoever watches this process.
+    #[arg(long)]
+    attached: bool,
 }
 
 /// Why the node ended.
@@ -34,7 +37,7 @@ pub fn run(arguments: &NodeArguments) -> Result<(), NodeCommandError> {
     telemetry::collect_metrics();
     let runtime = waiting_runtime()?;
     runtime.block_on(async {
-        let mut signals = StopSignals::catch()?;
+        let mut signals = StopSignals::catch()?.and_end_of_input(arguments.attached);
         let mut node = evenkeel_node::start(config)?;
         println!("ready");
         tokio::select! {

@@ -15,6 +15,9 @@ pub struct RouterArguments {
     /// Where the admin endpoint listens, instead of what the file says.
     #[arg(long, value_name = "PORT")]
     admin_port: Option<u16>,
+    /// Stop in order also when standard input ends, for whoever watches this process.
+    #[arg(long)]
+    attached: bool,
 }
 
 /// Why the router ended.
@@ -43,7 +46,7 @@ pub fn run(arguments: &RouterArguments) -> Result<(), RouterCommandError> {
     let metrics = telemetry::collect_metrics();
     let runtime = waiting_runtime()?;
     runtime.block_on(async {
-        let mut signals = StopSignals::catch()?;
+        let mut signals = StopSignals::catch()?.and_end_of_input(arguments.attached);
         let router = evenkeel_router::start(config, metrics)?;
         println!("ready: http://{}", router.http_address);
         signals.received().await;

@@ -1,6 +1,6 @@
 //! Operations on many items: each item for itself, all side by side.
 
-use super::{ANSWER_BYTES, active_table};
+use super::{ANSWER_BYTES, active_table, consistency};
 use crate::answer::{Answer, api_error, malformed};
 use crate::beside::{parsed, sized};
 use bytes::Bytes;
@@ -153,7 +153,8 @@ async fn get_of_table(
             got.left.extend(places.take(keys.len()));
             continue;
         }
-        let outcomes = all(keys.iter().map(|key| client.get_encoded(table, key))).await;
+        let consistency = consistency(asked.consistent);
+        let outcomes = all(keys.iter().map(|key| client.get_encoded(table, key, consistency))).await;
         for (outcome, place) in outcomes.into_iter().zip(places) {
             let item = match outcome {
                 Ok(item) => item,

@@ -1,6 +1,6 @@
 //! Operations on items: each is one call of the native client, whatever the item.
 
-use super::{ANSWER_BYTES, active_table};
+use super::{ANSWER_BYTES, active_table, consistency};
 use crate::answer::{Answer, api_error, malformed};
 use crate::beside::{parsed, sized};
 use bytes::Bytes;
@@ -20,7 +20,8 @@ pub async fn get(client: &Client, body: &Bytes) -> Result<Answer, ApiError> {
     let request = parsed(body, request::GetItem::parse).await?;
     let table = active_table(client, &request.table).await?;
     let key = exact_key(&table.schema, &request.key)?;
-    let stored = client.get_encoded(&table, &key).await.map_err(api_error)?;
+    let stored =
+        client.get_encoded(&table, &key, consistency(request.consistent)).await.map_err(api_error)?;
     let stored_bytes = stored.as_ref().map_or(0, |stored| stored.len());
     let answer = move || {
         let mut out = Vec::with_capacity(2 * stored_bytes + 64);
@@ -86,6 +87,7 @@ async fn write(
             || matches!(values, ReturnValues::AllNew | ReturnValues::UpdatedNew),
         return_old_on_failure: request.return_old_on_failure,
         condition: condition.as_deref(),
+        token: None,
     };
     let done = match client.write_encoded(table, key, change, terms).await {
         Ok(done) => done,
@@ -128,6 +130,7 @@ async fn page(
     let request = RangeRequest {
         lower: range.lower,
         upper: range.upper,
+        consistency: consistency(asked.consistent),
         reverse: range.reverse,
         items_max: asked.limit.unwrap_or(u32::MAX),
         bytes_max: PAGE_BYTES_MAX as u32,
