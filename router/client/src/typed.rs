@@ -407,6 +407,7 @@ mod tests {
         let range = |reverse| RangeRequest {
             lower: b"d".to_vec(),
             upper: Some(b"m".to_vec()),
+            consistency: Consistency::Strong,
             reverse,
             items_max: 1,
             bytes_max: 1,

@@ -4,7 +4,7 @@
 
 mod fake;
 
-use evenkeel_client::{Client, CreateTable, Error, Query, RangeRequest, SortCondition};
+use evenkeel_client::{Client, Consistency, CreateTable, Error, Query, RangeRequest, SortCondition};
 use evenkeel_model::catalogue::{TableRow, TableStatus};
 use evenkeel_model::key::encode_key;
 use evenkeel_model::{
@@ -121,6 +121,7 @@ async fn a_range_walks_partitions_in_key_order_and_says_whether_it_ended() {
         let whole = RangeRequest {
             lower: vec![],
             upper: None,
+            consistency: Consistency::Strong,
             reverse,
             items_max: 1000,
             bytes_max: u32::MAX,
@@ -229,11 +230,10 @@ async fn a_node_that_stays_busy_is_not_asked_for_ever() {
 async fn refusals_for_good_are_told_as_what_they_are() {
     let (cluster, client) = plain().await;
     type Case = (RefusalCode, fn(&Error) -> bool);
-    let cases: [Case; 5] = [
+    let cases: [Case; 4] = [
         (RefusalCode::Invalid, |error| matches!(error, Error::Invalid { .. })),
         (RefusalCode::Forbidden, |error| matches!(error, Error::Forbidden { .. })),
         (RefusalCode::Expired, |error| matches!(error, Error::Expired { .. })),
-        (RefusalCode::Failed, |error| matches!(error, Error::OutcomeUnknown { .. })),
         (RefusalCode::Unsupported, |error| matches!(error, Error::Internal { .. })),
     ];
     for (at, (code, is_expected)) in cases.into_iter().enumerate() {
@@ -245,18 +245,44 @@ async fn refusals_for_good_are_told_as_what_they_are() {
 }
 
 #[tokio::test]
-async fn after_a_lost_connection_reads_are_repeated_and_writes_are_not() {
-    let (cluster, client) = plain().await;
-    cluster.next(Kind::Put, Action::CloseConnection);
+async fn an_attempt_that_says_nothing_of_what_it_did_is_repeated_and_writes_under_one_token() {
+    let actions: [fn() -> Action; 5] = [
+        || Action::CloseConnection,
+        || Action::Refuse(RefusalCode::Failed),
+        || Action::Refuse(RefusalCode::Unknown),
+        || Action::Garbage,
+        || Action::FlippedBit,
+    ];
+    for (at, action) in actions.into_iter().enumerate() {
+        let (cluster, client) = plain().await;
+        cluster.next(Kind::Put, action());
+        client.put("plain", item("a", 1)).await.unwrap();
+        client.put("plain", item("a", 2)).await.unwrap();
+        let tokens = cluster.tokens();
+        assert_eq!((tokens.len(), client.statistics().retries), (3, 1), "action {at}");
+        assert_eq!(tokens[0], tokens[1], "action {at}: repeated under the same token");
+        assert!(tokens[1].0 == tokens[2].0 && tokens[1].1 < tokens[2].1, "action {at}: {tokens:?}");
+        cluster.next(Kind::Get, action());
+        assert!(client.get("plain", key("a")).await.is_ok(), "action {at}");
+        assert_eq!(cluster.seen(Kind::Get), 2, "action {at}");
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_may_have_happened_and_is_not_answered_has_an_unknown_outcome() {
+    let cluster = Cluster::start(1);
+    cluster.add_table(&table_row(5, "plain", None), 1);
+    let mut config = cluster.config();
+    config.retry.attempts_max = 2;
+    let client = Client::connect(config).await.unwrap();
+    for action in [Action::CloseConnection, Action::Refuse(RefusalCode::Invalid)] {
+        cluster.next(Kind::Put, action);
+    }
     let error = client.put("plain", item("a", 1)).await.unwrap_err();
     assert!(matches!(error, Error::OutcomeUnknown { .. }) && !error.is_retry_safe(), "{error}");
-    assert_eq!(cluster.seen(Kind::Put), 1);
-    cluster.next(Kind::Get, Action::CloseConnection);
-    assert_eq!(client.get("plain", key("a")).await, Ok(None));
-    assert_eq!(cluster.seen(Kind::Get), 2);
     let statistics = client.statistics();
-    assert_eq!((statistics.retries, statistics.errors_outcome_unknown), (1, 1));
-    assert!(statistics.connections_lost >= 2 && statistics.connections >= 3, "{statistics:?}");
+    assert_eq!((cluster.seen(Kind::Put), statistics.errors_outcome_unknown), (2, 1));
+    assert!(statistics.connections_lost >= 1 && statistics.connections >= 2, "{statistics:?}");
 }
 
 #[tokio::test]
@@ -264,7 +290,7 @@ async fn a_write_is_sent_over_a_new_connection_if_the_old_one_was_lost_before() 
     let (cluster, client) = plain().await;
     let mut held = cluster.hold(Kind::Get, 1);
     let table = client.table("plain").await.unwrap();
-    let (got, ()) = tokio::join!(client.get_encoded(&table, b"k"), async {
+    let (got, ()) = tokio::join!(client.get_encoded(&table, b"k", Consistency::Strong), async {
         held.recv().await.unwrap().close_connection();
     });
     assert_eq!(got, Ok(None));
@@ -309,7 +335,7 @@ async fn malformed_frames_end_the_connection_and_nothing_else() {
     for action in [|| Action::Garbage, || Action::FlippedBit] {
         let (cluster, client) = plain().await;
         cluster.next(Kind::Put, action());
-        assert!(matches!(client.put("plain", item("a", 1)).await, Err(Error::OutcomeUnknown { .. })));
+        assert_eq!(client.put("plain", item("a", 1)).await, Ok(()));
         cluster.next(Kind::Get, action());
         assert!(client.get("plain", key("a")).await.is_ok());
         assert_eq!(client.statistics().malformed_frames, 2);
@@ -359,7 +385,8 @@ async fn a_client_is_used_from_several_threads_at_once() {
                         let written = encode_item(&item(&format!("{thread} {at}"), at));
                         tasks.spawn(async move {
                             client.put_encoded(&table, &key, &written, false).await.unwrap();
-                            let read = client.get_encoded(&table, &key).await.unwrap().unwrap();
+                            let read =
+                                client.get_encoded(&table, &key, Consistency::Strong).await.unwrap().unwrap();
                             assert_eq!(&*read, &written[..]);
                         });
                     }
@@ -515,7 +542,7 @@ async fn a_table_that_is_not_ready_is_said_to_be_so() {
     assert_eq!(client.table("").await, Err(Error::TableNotFound { table: String::new() }));
     assert_eq!(client.describe_table("old").await, Ok(old));
     let gone = table_row(99, "gone", None);
-    let result = client.get_encoded(&gone, b"key").await;
+    let result = client.get_encoded(&gone, b"key", Consistency::Strong).await;
     assert_eq!(result, Err(Error::TableNotFound { table: "gone".to_owned() }));
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use evenkeel_client::{Client, ClientConfig, tls};
-use evenkeel_model::catalogue::{PartitionRow, TableRow, TableStatus, partition_key, table_key};
+use evenkeel_model::catalogue::{PartitionRow, Replica, TableRow, TableStatus, partition_key, table_key};
 use evenkeel_model::key::even_bounds;
 use evenkeel_model::{
     ClusterId, Generation, KeyAttribute, KeySchema, KeyType, NodeId, PartitionId, ShardId, Slot, TableId,
@@ -11,9 +11,11 @@ use evenkeel_model::{
 };
 use evenkeel_wire::message::{
     Changed, CreateTable, Delete, DeleteTable, Found, Get, Hello, NodeAddress, Page, PartitionCounts,
-    PartitionStatistics, Put, Range, Row, Table, Watch, Welcome, Written,
+    PartitionStatistics, Put, Range, Row, ShardPlace, Table, Watch, Welcome, Written,
 };
-use evenkeel_wire::{Cutter, Frame, Kind, Message, Refusal, RefusalCode, decode, encode, frame};
+use evenkeel_wire::{
+    Cutter, Frame, Kind, Message, PROTOCOL_VERSION, Refusal, RefusalCode, decode, encode, frame,
+};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, SendStream};
 use rustls::pki_types::PrivateKeyDer;
@@ -53,6 +55,8 @@ struct Data {
     actions: VecDeque<(Kind, Action)>,
     /// Kind, lane and body bytes of every request.
     seen: Vec<(Kind, u64, usize)>,
+    /// Session and sequence of every put that arrived, whatever became of it.
+    tokens: Vec<(u128, u64)>,
 }
 
 struct State {
@@ -117,7 +121,7 @@ impl Cluster {
         for node in 1..=nodes {
             cluster.start_node(NodeId(node), config.clone());
         }
-        cluster.own(PartitionRow::catalogue(NodeId(1), ShardId(0)));
+        cluster.own(PartitionRow::catalogue(vec![replica(NodeId(1))]));
         cluster
     }
 
@@ -168,8 +172,9 @@ impl Cluster {
                 upper: lowers.get(index + 1).cloned(),
                 id,
                 generation: Generation(1),
-                node: NodeId((index % self.endpoints.len()) as u32 + 1),
-                shard: ShardId(0),
+                founders: Vec::new(),
+                replicas: vec![replica(NodeId((index % self.endpoints.len()) as u32 + 1))],
+                unmade: Vec::new(),
             };
             self.own(partition.clone());
             self.write_row(&partition_key(id), &partition.to_attributes());
@@ -189,7 +194,7 @@ impl Cluster {
     pub fn move_partition(&self, id: PartitionId, node: NodeId) {
         let mut data = self.state.data.lock().unwrap();
         let partition = data.partitions.get_mut(&id).unwrap();
-        partition.row.node = node;
+        partition.row.replicas = vec![replica(node)];
         partition.row.generation.0 += 1;
         let row = partition.row.clone();
         drop(data);
@@ -218,6 +223,11 @@ impl Cluster {
 
     pub fn seen(&self, kind: Kind) -> usize {
         self.lanes_of(kind).len()
+    }
+
+    /// The tokens of all puts so far.
+    pub fn tokens(&self) -> Vec<(u128, u64)> {
+        self.state.data.lock().unwrap().tokens.clone()
     }
 
     pub fn open_connections(&self) -> usize {
@@ -277,7 +287,13 @@ impl Request {
     }
 
     fn see(&self, lane: u64) {
-        self.state.data.lock().unwrap().seen.push((self.kind(), lane, self.frame.body.len()));
+        let mut data = self.state.data.lock().unwrap();
+        data.seen.push((self.kind(), lane, self.frame.body.len()));
+        if self.kind() == Kind::Put {
+            let put = decode::<Put>(&self.frame).unwrap();
+            let token = put.terms.token.as_ref().expect("every write is named");
+            data.tokens.push((token.session.into(), token.sequence.into()));
+        }
     }
 
     async fn handle(self) {
@@ -339,13 +355,12 @@ impl Request {
         }
         self.reply(&Welcome {
             cluster: CLUSTER,
-            version: 1,
+            version: PROTOCOL_VERSION,
             node: self.node,
             shard: ShardId(0),
             incarnation: 1,
             nodes: self.state.data.lock().unwrap().nodes.clone(),
-            catalogue_node: NodeId(1),
-            catalogue_shard: ShardId(0),
+            catalogue: vec![ShardPlace { node: NodeId(1), shard: ShardId(0) }],
         })
     }
 
@@ -357,7 +372,9 @@ impl Request {
     ) -> Bytes {
         let mut data = self.state.data.lock().unwrap();
         match data.partitions.get_mut(&id) {
-            Some(partition) if (partition.row.node, partition.row.generation) == (self.node, generation) => {
+            Some(partition)
+                if (partition.row.replicas[0].node, partition.row.generation) == (self.node, generation) =>
+            {
                 use_it(partition)
             }
             _ => self.refuse(RefusalCode::WrongPartition),
@@ -452,4 +469,9 @@ impl Request {
             _ => self.refuse(RefusalCode::TableNotFound),
         }
     }
+}
+
+/// The sole replica of a partition.
+fn replica(node: NodeId) -> Replica {
+    Replica { member: 1, node, shard: ShardId(0) }
 }
