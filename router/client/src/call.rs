@@ -3,6 +3,7 @@
 use crate::catalogue::View;
 use crate::client::Inner;
 use crate::connection::LaneChoice;
+use crate::encoded::Consistency;
 use crate::error::Error;
 use crate::limits::CONNECT_PATIENCE;
 use crate::links::Link;
@@ -124,6 +125,11 @@ impl Inner {
     /// When an operation that begins now must have ended.
     pub(crate) fn deadline(&self) -> Instant {
         Instant::now() + self.config.timeout
+    }
+
+    /// The consistency of a read that is asked for: without a zone no replica is nearer than the leader.
+    pub(crate) fn offered(&self, asked: Consistency) -> Consistency {
+        if self.config.zone.is_some() { asked } else { Consistency::Strong }
     }
 
     /// Carries out a request, with retries, until the deadline.

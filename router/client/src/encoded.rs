@@ -19,7 +19,8 @@ use evenkeel_wire::{DecodeError, Frame, Kind, decode, encode};
 pub enum Consistency {
     /// Of this moment: everything acknowledged before is in it.
     Strong,
-    /// Of some moment not long ago, as the nearest replica has it.
+    /// Of some moment not long ago, as the replica in the reader's zone has it; of this moment where the
+    /// configuration names no zone.
     Eventual,
 }
 
@@ -79,6 +80,7 @@ impl Client {
         key: &[u8],
         consistency: Consistency,
     ) -> Result<Option<StoredItem>, Error> {
+        let consistency = self.inner().offered(consistency);
         self.inner().call(&GetItem { table, key, consistency }, self.inner().deadline()).await
     }
 
@@ -145,6 +147,7 @@ impl Client {
         let deadline = self.inner().deadline();
         let mut page = ItemPage::default();
         let mut rest = request.clone();
+        rest.consistency = self.inner().offered(request.consistency);
         loop {
             if rest.upper.as_ref().is_some_and(|upper| *upper <= rest.lower) {
                 return Ok(page);

@@ -10,6 +10,8 @@ mod dev;
 mod dynamodb_http;
 mod import;
 mod node;
+mod output;
+mod partition;
 mod router;
 mod signals;
 mod telemetry;
@@ -28,7 +30,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a real cluster on this machine: three storage nodes and a router in one process.
+    /// Run a real cluster on this machine: three storage nodes and a router.
     Dev(dev::DevArguments),
     /// Run one storage node.
     Node(node::NodeArguments),
@@ -36,6 +38,8 @@ enum Command {
     Router(router::RouterArguments),
     /// Make, list and delete users of the DynamoDB API and their access keys.
     User(user::UserArguments),
+    /// Show where the copies of partitions are, who leads, and how far each copy is.
+    Partition(partition::PartitionArguments),
     /// Load JSON lines into a table.
     Import(import::ImportArguments),
     /// Measure this machine and a cluster on it.
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Command::Node(arguments) => node::run(&arguments).map_err(Into::into),
         Command::Router(arguments) => router::run(&arguments).map_err(Into::into),
         Command::User(arguments) => user::run(&arguments).map_err(Into::into),
+        Command::Partition(arguments) => partition::run(&arguments).map_err(Into::into),
         Command::Import(arguments) => import::run(arguments).map_err(Into::into),
         Command::Bench(arguments) => evenkeel_bench::run(arguments).map_err(Into::into),
     };

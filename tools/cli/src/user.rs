@@ -4,7 +4,8 @@
 //! nowhere else in the clear.
 
 use crate::client_config::{self, ClientConfigError};
-use clap::{Args, Subcommand, ValueEnum};
+use crate::output::Output;
+use clap::{Args, Subcommand};
 use evenkeel_authentication::{AccessKey, KeyFileError, SealingKey, Session};
 use evenkeel_client::{Client, NewAccessKey, UserAction};
 use evenkeel_model::catalogue::UserRow;
@@ -26,14 +27,6 @@ pub struct UserArguments {
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For a person.
-    Table,
-    /// For a program.
-    Json,
 }
 
 #[derive(Subcommand, Clone, Debug)]
