@@ -110,17 +110,18 @@ pub struct Core {
     ring: Rc<Ring>,
     foreground: TaskQueueHandle,
     background: TaskQueueHandle,
+    origin: Instant,
 }
 
 impl Core {
     /// Tasks on the path of requests.
     pub fn runtime(&self) -> GlommioRuntime {
-        GlommioRuntime::new(self.foreground)
+        GlommioRuntime::new(self.foreground, self.origin)
     }
 
     /// Tasks that get a small share of the core while requests want it.
     pub fn background(&self) -> GlommioRuntime {
-        GlommioRuntime::new(self.background)
+        GlommioRuntime::new(self.background, self.origin)
     }
 
     /// Runs a task on the path of requests until it ends or the core does.
@@ -219,6 +220,7 @@ where
                     Latency::NotImportant,
                     "background",
                 ),
+                origin: Instant::now(),
             };
             let reactor = glommio::spawn_local(Rc::clone(&ring).run());
             let heartbeat = glommio::spawn_local(async {
@@ -312,6 +314,7 @@ mod tests {
         let core = run_core(config("returns"), |core| async move {
             let runtime = core.runtime();
             let before = runtime.now_ns();
+            assert!(core.background().now_ns() >= before, "all runtimes of a core tell the same time");
             runtime.sleep(Duration::from_millis(1)).await;
             let done = Rc::new(Cell::new(false));
             runtime.spawn({
@@ -319,7 +322,7 @@ mod tests {
                 async move { done.set(true) }
             });
             core.yield_now().await;
-            (runtime.now_ns() - before, done.get())
+            (core.runtime().now_ns() - before, done.get())
         });
         let (slept_ns, spawned) = core.unwrap().join().unwrap();
         assert!(slept_ns >= 1_000_000 && spawned, "slept {slept_ns} ns, spawned {spawned}");

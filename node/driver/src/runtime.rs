@@ -11,12 +11,13 @@ use std::{
 #[derive(Clone, Copy, Debug)]
 pub struct GlommioRuntime {
     queue: TaskQueueHandle,
+    /// When the core began: all runtimes of a core tell the same time.
     origin: Instant,
 }
 
 impl GlommioRuntime {
-    pub(crate) fn new(queue: TaskQueueHandle) -> Self {
-        GlommioRuntime { queue, origin: Instant::now() }
+    pub(crate) fn new(queue: TaskQueueHandle, origin: Instant) -> Self {
+        GlommioRuntime { queue, origin }
     }
 }
 

@@ -281,6 +281,7 @@ impl Links {
         let failures = link.failures.get().saturating_add(1);
         link.failures.set(failures);
         let pause = pause(failures, runtime.random());
+        tracing::debug!(peer = %link.to, failures, reason, "link not made");
         link.try_at_ns.set(runtime.now_ns() + pause.as_nanos() as u64);
         let mut reported = link.reported.borrow_mut();
         if *reported != reason && !self.closed.get() {
