@@ -8,6 +8,7 @@
 //! It knows nothing of what an image means, nor of why a slot may be applied.
 
 mod checkpoint;
+pub mod inspect;
 mod logging;
 mod open;
 mod reading;

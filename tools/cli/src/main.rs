@@ -9,6 +9,7 @@ mod demo;
 mod dev;
 mod dynamodb_http;
 mod import;
+mod inspect;
 mod node;
 mod output;
 mod partition;
@@ -40,6 +41,8 @@ enum Command {
     User(user::UserArguments),
     /// Show where the copies of partitions are, who leads, and how far each copy is.
     Partition(partition::PartitionArguments),
+    /// Look at the files of nodes that do not run, and check that they are whole.
+    Inspect(inspect::InspectArguments),
     /// Load JSON lines into a table.
     Import(import::ImportArguments),
     /// Measure this machine and a cluster on it.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Router(arguments) => router::run(&arguments).map_err(Into::into),
         Command::User(arguments) => user::run(&arguments).map_err(Into::into),
         Command::Partition(arguments) => partition::run(&arguments).map_err(Into::into),
+        Command::Inspect(arguments) => inspect::run(&arguments).map_err(Into::into),
         Command::Import(arguments) => import::run(arguments).map_err(Into::into),
         Command::Bench(arguments) => evenkeel_bench::run(arguments).map_err(Into::into),
     };

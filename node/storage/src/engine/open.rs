@@ -59,7 +59,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     }
 }
 
-fn describe(found: &Found, partitions: &mut Partitions) -> Result<Recovery, OpenError> {
+pub(super) fn describe(found: &Found, partitions: &mut Partitions) -> Result<Recovery, OpenError> {
     let list = partitions.recovered().map_err(|orphan| OpenError::Corrupt {
         file: found.live.first().map_or(FileId::Segment(0), |segment| segment.file),
         offset: 0,
@@ -95,7 +95,7 @@ fn ring_after(found: &Found, partitions: &Partitions, wal: &WalConfig) -> Segmen
 }
 
 /// What the owner of a partition knew at its checkpoint.
-async fn read_state<D: Disk, R: Runtime>(
+pub(super) async fn read_state<D: Disk, R: Runtime>(
     pages: &Pages<D, R>,
     checkpoint: &CataloguedPartition,
 ) -> Result<Option<Vec<u8>>, OpenError> {
@@ -114,7 +114,7 @@ async fn read_state<D: Disk, R: Runtime>(
 }
 
 /// Log and page file each say how far the other one had come at least.
-fn check_junction(found: &Found, flip: u64) -> Result<(), OpenError> {
+pub(super) fn check_junction(found: &Found, flip: u64) -> Result<(), OpenError> {
     let corrupt = |file, expected, found| Err(OpenError::Corrupt { file, offset: 0, expected, found });
     if found.flip > flip {
         let expected = format!("flip {} or a later one, which the log knows durable", found.flip);
