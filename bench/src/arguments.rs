@@ -18,6 +18,26 @@ pub enum BenchCommand {
     Quick(QuickArguments),
     /// GetItem over HTTP by itself, and while another connection sends the largest scans and batches.
     Front(FrontArguments),
+    /// Put and get with one copy and with three, and how long writes pause when a leader is gone.
+    Replicated(ReplicatedArguments),
+}
+
+/// Arguments of `evenkeel bench replicated`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplicatedArguments {
+    /// Directory under which a temporary one is made; it must be on a file system with direct IO
+    /// [default: the system's temporary directory, or the current one if that is in memory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How long each phase of a round lasts.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    pub(crate) seconds: f64,
+    /// How often all phases are measured in turn; medians of the rounds are shown.
+    #[arg(long, value_name = "ROUNDS", default_value_t = 3)]
+    pub(crate) rounds: u32,
+    /// How often a leader is killed, and how often one is told to stop.
+    #[arg(long, value_name = "TIMES", default_value_t = 5)]
+    pub(crate) failovers: u32,
 }
 
 /// Arguments of `evenkeel bench front`.

@@ -55,7 +55,7 @@ pub fn measure(
 fn request(address: SocketAddr, operation: Operation) -> Template {
     let (target, body) = match operation {
         Operation::Put => ("PutItem", items::put_body()),
-        Operation::Get => ("GetItem", items::get_body()),
+        Operation::Get | Operation::GetAny => ("GetItem", items::get_body()),
     };
     let request = format!(
         "POST / HTTP/1.1\r\nhost: {address}\r\nx-amz-target: DynamoDB_20120810.{target}\r\n\
@@ -81,7 +81,7 @@ impl Slot for HttpSlot {
         let number = self.numbers.take();
         let version = match self.operation {
             Operation::Put => self.versions.next(number),
-            Operation::Get => 0,
+            Operation::Get | Operation::GetAny => 0,
         };
         let sent = self.stream.write_all(self.request.fill(number, version)).await;
         let answer = match sent {

@@ -19,10 +19,11 @@ pub mod local;
 mod machine;
 mod native;
 mod quick;
+mod replicated;
 mod report;
 mod tally;
 
-pub use arguments::{BenchArguments, BenchCommand, FrontArguments, QuickArguments};
+pub use arguments::{BenchArguments, BenchCommand, FrontArguments, QuickArguments, ReplicatedArguments};
 pub use error::BenchError;
 
 /// Runs the bench that was asked for; prints what it measured on standard output.
@@ -33,5 +34,6 @@ pub fn run(arguments: BenchArguments) -> Result<(), BenchError> {
     match arguments.command {
         BenchCommand::Quick(arguments) => quick::run(&arguments),
         BenchCommand::Front(arguments) => front::run(&arguments),
+        BenchCommand::Replicated(arguments) => replicated::run(&arguments),
     }
 }

@@ -260,6 +260,11 @@ impl LocalCluster {
         self.data.join(KEY_FILE)
     }
 
+    /// The file with a node's process id, where nodes are processes.
+    pub fn pid_file(&self, node: u32) -> PathBuf {
+        self.data.join(format!("node-{node}.pid"))
+    }
+
     /// How many nodes run.
     pub fn node_count(&self) -> usize {
         self.node_count

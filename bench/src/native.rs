@@ -25,6 +25,8 @@ pub enum Operation {
     Put,
     /// Reads an item and compares it with what was put.
     Get,
+    /// Reads an item as some replica has it; any version will do.
+    GetAny,
 }
 
 /// How to reach the cluster whose client file this is.
@@ -131,6 +133,10 @@ impl Slot for NativeSlot {
     async fn operate(&mut self) -> Outcome {
         let number = self.numbers.take();
         let key = &self.keys[number as usize];
+        let consistency = match self.operation {
+            Operation::GetAny => Consistency::Eventual,
+            Operation::Put | Operation::Get => Consistency::Strong,
+        };
         match self.operation {
             Operation::Put => {
                 let version = self.versions.next(number);
@@ -146,16 +152,19 @@ impl Slot for NativeSlot {
                     }
                 }
             }
-            Operation::Get => match self.client.get_encoded(&self.table, key, Consistency::Strong).await {
-                Err(error) => Outcome::Failed(format!("get: {error}")),
-                Ok(None) => Outcome::Wrong(format!("get: item {number} is not there")),
-                Ok(Some(got)) => match self.versions.current(number) {
-                    Some(version) if !items::is_same(self.item.fill(number, version), &got) => {
-                        Outcome::Wrong(format!("get: item {number} is not its version {version}"))
-                    }
-                    _ => Outcome::Right,
-                },
-            },
+            Operation::Get | Operation::GetAny => {
+                match self.client.get_encoded(&self.table, key, consistency).await {
+                    Err(error) => Outcome::Failed(format!("get: {error}")),
+                    Ok(None) => Outcome::Wrong(format!("get: item {number} is not there")),
+                    Ok(Some(_)) if self.operation == Operation::GetAny => Outcome::Right,
+                    Ok(Some(got)) => match self.versions.current(number) {
+                        Some(version) if !items::is_same(self.item.fill(number, version), &got) => {
+                            Outcome::Wrong(format!("get: item {number} is not its version {version}"))
+                        }
+                        _ => Outcome::Right,
+                    },
+                }
+            }
         }
     }
 }
