@@ -181,7 +181,7 @@ async fn work(
     let mut registering = pin!(register(plan, service));
     let mut registered = false;
     // Nothing is asked of a new node before the cluster has taken it in.
-    let waits = plan.store.is_fresh && !plan.config.cluster.form;
+    let waits = plan.store.is_fresh;
     let mut ready = Some(ready);
     let mut reporter = Reporter::new(plan.config.node.id, plan.shard);
     let mut stop = plan.stop.clone();

@@ -184,7 +184,6 @@ impl Inner {
                     if refresh_route {
                         // If this fails, the old route is tried again, and refused again.
                         let _ = self.refresh_until(deadline).await;
-                        aim = Aim::default();
                     }
                 }
             }
@@ -212,7 +211,8 @@ impl Inner {
                 *aim = Aim { told: None, left: Some(asked.clone()) };
                 failure.outcome
             }
-            Outcome::Refusal(RefusalCode::Failed) => {
+            // One that is not there, or not yet, may be the only one that is missing.
+            Outcome::Refusal(RefusalCode::Failed | RefusalCode::WrongPartition) => {
                 *aim = Aim { told: None, left: Some(asked.clone()) };
                 failure.outcome
             }
