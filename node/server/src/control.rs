@@ -318,7 +318,7 @@ impl Control {
         }
         let nodes = self.catalogue.nodes().await?;
         for node in nodes {
-            self.parts.nodes.learn(address_of(&node));
+            self.parts.nodes.hear_of(address_of(&node));
             if node.replaces.is_some() {
                 self.take_over_in_background(reign, node);
             }

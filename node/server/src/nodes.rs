@@ -37,6 +37,15 @@ impl Nodes {
         }
     }
 
+    /// Takes note of a node by an older word, of which nothing else is known: since it was written the node may
+    /// have moved, as the configuration or the node itself has said.
+    pub fn hear_of(&self, node: NodeAddress) {
+        let mut known = self.known.borrow_mut();
+        if !known.iter().any(|present| present.id == node.id) {
+            known.push(node);
+        }
+    }
+
     /// The address of a core, if its node is known and has it.
     pub fn address(&self, place: Place) -> Option<SocketAddr> {
         let known = self.known.borrow();
@@ -77,6 +86,7 @@ mod tests {
         assert_eq!((address(1, 1), address(1, 2), address(2, 0)), (Some(7001), None, None));
         nodes.learn(node(2, 8000));
         nodes.learn(node(1, 9000));
+        nodes.hear_of(node(1, 7000));
         assert_eq!((address(1, 0), address(2, 0), nodes.all().len()), (Some(9000), Some(8000), 2));
     }
 }
