@@ -16,6 +16,7 @@ pub mod error;
 pub mod limits;
 #[cfg(feature = "fault-disk")]
 pub mod memory;
+pub mod mistakes;
 mod pace;
 mod partition;
 mod partitions;
@@ -31,7 +32,7 @@ pub use engine::{
     Newest, Operation, Page, PageSettings, Pinned, Position, RangeQuery, RecoveredPartition, Recovery,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
-pub use runtime::Runtime;
+pub use runtime::{Mistake, Runtime};
 pub use tree::{Limits, TreeError};
 pub use wal::frame::FRAME_VERSION as LOG_VERSION;
 pub use wal::{Durable, WalConfig};

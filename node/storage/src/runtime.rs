@@ -21,4 +21,16 @@ pub trait Runtime: Clone + 'static {
 
     /// 64 unpredictable bits.
     fn random(&self) -> u64;
+
+    /// Whether to make `mistake` here. Production keeps this answer, and the compiler removes what hangs on it;
+    /// tests make one at a time, to see that they would notice.
+    #[inline]
+    fn errs(&self, mistake: Mistake) -> bool {
+        let _ = mistake;
+        false
+    }
 }
+
+/// A mistake that has been made in systems like this one, named by the crate that could make it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mistake(pub &'static str);

@@ -134,7 +134,7 @@ pub async fn inspect<D: Disk, R: Runtime>(
     progress(Progress::Log);
     let identity =
         Identity { cluster: config.cluster, node: config.node, shard: config.shard, run: runtime.random() };
-    let log = match recover(&disk, identity, found.segment_bytes, &mut partitions).await {
+    let log = match recover(&disk, &runtime, identity, found.segment_bytes, &mut partitions).await {
         Ok(log) => log,
         Err(fault) => return fault_or_failure(found, fault),
     };

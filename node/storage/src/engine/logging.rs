@@ -9,6 +9,7 @@ use crate::{
     disk::Disk,
     error::Refused,
     limits::MOVED_BYTES_MAX,
+    mistakes,
     partition::Partition,
     runtime::Runtime,
     wal::{
@@ -77,7 +78,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             pin(&mut log, partition, segment, slot);
             partition.append(entry, checksum, RecordPlace { segment, frame });
         });
-        Ok(log.commits.wait(frame))
+        let errs = self.inner.runtime.errs(mistakes::ACKNOWLEDGED_UNFLUSHED);
+        Ok(log.commits.wait(if errs { 0 } else { frame }))
     }
 
     /// Writes down that nothing below `ballot` is accepted from here on.

@@ -4,6 +4,7 @@ use super::{Engine, EngineConfig, Inner, Recovery, checkpoint::Upkeep};
 use crate::{
     disk::{Disk, FileId},
     error::{OpenError, WalFailed},
+    mistakes,
     partition::Partition,
     partitions::Partitions,
     runtime::Runtime,
@@ -25,14 +26,15 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         config.wal.check()?;
         let (pages_config, config_limits) = (config.pages(), config.pages.limits);
         let EngineConfig { cluster, node, shard, wal, table_bytes_max, notes_ns, .. } = config;
-        let identity = Identity { cluster, node, shard, run: runtime.random() };
+        let run = if runtime.errs(mistakes::RUN_LEFT_OUT) { 0 } else { runtime.random() };
+        let identity = Identity { cluster, node, shard, run };
         let (pages, opened) = Pages::open(disk.clone(), runtime.clone(), pages_config).await?;
         let mut partitions = Partitions::new(table_bytes_max, notes_ns);
         for checkpoint in opened.catalogue.partitions {
             let state = read_state(&pages, &checkpoint).await?;
             partitions.insert(checkpoint.id, Partition::from_checkpoint(checkpoint, state));
         }
-        let found = recover(&disk, identity, wal.segment_bytes, &mut partitions).await?;
+        let found = recover(&disk, &runtime, identity, wal.segment_bytes, &mut partitions).await?;
         check_junction(&found, opened.sequence)?;
         let recovery = describe(&found, &mut partitions)?;
         let mut ring = ring_after(&found, &partitions, &wal);

@@ -1,7 +1,7 @@
 //! The executor: one thread, first come first served, on virtual time.
 
 use super::{MemoryDisk, Random};
-use crate::runtime::Runtime;
+use crate::runtime::{Mistake, Runtime};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
@@ -30,6 +30,7 @@ struct Executor {
     wall_ahead_ns: Cell<i64>,
     next_id: Cell<u64>,
     random: RefCell<Random>,
+    mistakes: Cell<&'static [Mistake]>,
 }
 
 /// A deterministic executor. A clone is the same one.
@@ -64,8 +65,14 @@ impl TestRuntime {
                 wall_ahead_ns: Cell::new(0),
                 next_id: Cell::new(0),
                 random: RefCell::new(Random::new(seed)),
+                mistakes: Cell::default(),
             }),
         }
+    }
+
+    /// Makes these mistakes from now on, and no others.
+    pub fn set_mistakes(&self, mistakes: &'static [Mistake]) {
+        self.executor.mistakes.set(mistakes);
     }
 
     /// Runs tasks until none is ready. Neither time nor the disk move.
@@ -187,6 +194,10 @@ impl Runtime for TestRuntime {
 
     fn random(&self) -> u64 {
         self.executor.random.borrow_mut().bits()
+    }
+
+    fn errs(&self, mistake: Mistake) -> bool {
+        self.executor.mistakes.get().contains(&mistake)
     }
 }
 

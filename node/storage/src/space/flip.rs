@@ -16,6 +16,7 @@ use super::{
 use crate::{
     disk::{BLOCK_BYTES, Disk, DiskError},
     limits::CATALOGUE_PIECE_BLOCKS_MAX,
+    mistakes,
     runtime::Runtime,
 };
 use std::rc::Rc;
@@ -167,7 +168,14 @@ impl<D: Disk, R: Runtime> Inner<D, R> {
     }
 
     async fn write_flip(&self, superblock: &Superblock, chunks: Vec<Chunk<D>>) -> Result<(), DiskError> {
+        if self.runtime.errs(mistakes::SUPERBLOCK_FIRST) {
+            anchor::write(&self.disk, superblock).await?;
+            return self.write_chunks(chunks).await;
+        }
         self.write_chunks(chunks).await?;
+        if self.runtime.errs(mistakes::COPIES_AT_ONCE) {
+            return anchor::write_copies(&self.disk, superblock, &[0, 1, 2, 3]).await;
+        }
         anchor::write(&self.disk, superblock).await
     }
 

@@ -142,7 +142,7 @@ impl<D: Disk, R: Runtime> Pages<D, R> {
 
     /// The page as the device has it now: what a scrub wants to see.
     pub async fn read_from_device(&self, reference: PageReference) -> Result<Page<D::Buffer>, PageError> {
-        self.inner.cache.read_from_device(reference).await
+        self.inner.cache.read_from_device(&self.inner.runtime, reference).await
     }
 
     /// Begins to write pages.

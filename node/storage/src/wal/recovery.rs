@@ -35,6 +35,8 @@ use crate::{
     engine::Cut,
     error::OpenError,
     limits::{FRAME_BYTES_MAX, RECOVERY_READ_BYTES},
+    mistakes,
+    runtime::Runtime,
 };
 
 /// What the log looks like after its last whole frame.
@@ -112,7 +114,8 @@ struct Position {
     previous: u128,
 }
 
-struct Recovery<D: Disk> {
+struct Recovery<D: Disk, R: Runtime> {
+    runtime: R,
     identity: Identity,
     reader: Reader<D>,
     segment_bytes: u64,
@@ -124,8 +127,9 @@ struct Recovery<D: Disk> {
 }
 
 /// Reads the log of `disk` and hands its records to `replay`.
-pub(crate) async fn recover<D: Disk>(
+pub(crate) async fn recover<D: Disk, R: Runtime>(
     disk: &D,
+    runtime: &R,
     identity: Identity,
     segment_bytes: u64,
     replay: &mut impl Replay,
@@ -144,7 +148,9 @@ pub(crate) async fn recover<D: Disk>(
     }
     files.sort_unstable();
     let reader = Reader::new(disk.clone(), segment_bytes, RECOVERY_READ_BYTES);
-    let mut recovery = Recovery { identity, reader, segment_bytes, files, file_next, heads: Vec::new() };
+    let runtime = runtime.clone();
+    let mut recovery =
+        Recovery { runtime, identity, reader, segment_bytes, files, file_next, heads: Vec::new() };
     recovery.read_heads().await?;
     let found = recovery.walk(replay).await?;
     // The last frames may be only in a volatile cache yet, if a process was killed rather than a
@@ -155,7 +161,7 @@ pub(crate) async fn recover<D: Disk>(
     Ok(found)
 }
 
-impl<D: Disk> Recovery<D> {
+impl<D: Disk, R: Runtime> Recovery<D, R> {
     /// Reads the first frame of each file.
     async fn read_heads(&mut self) -> Result<(), OpenError> {
         for file in self.files.clone() {
@@ -297,13 +303,24 @@ impl<D: Disk> Recovery<D> {
 
     /// The newest run that an earlier start began at this point of the chain.
     fn next_run(&self, at: &Position) -> Option<Head> {
-        self.heads.iter().rev().find(|head| head.header.run_start && at.leads_to(head)).copied()
+        self.heads.iter().rev().find(|head| head.header.run_start && self.leads_to(at, head)).copied()
     }
 
     /// The next segment of the same run.
     fn next_segment(&self, at: &Position) -> Option<Head> {
         let same_run = |head: &&Head| !head.header.run_start && head.header.run == at.head.header.run;
-        self.heads.iter().filter(same_run).find(|head| at.leads_to(head)).copied()
+        self.heads.iter().filter(same_run).find(|head| self.leads_to(at, head)).copied()
+    }
+
+    /// Whether the chain goes on with the segment of `head`.
+    fn leads_to(&self, at: &Position, head: &Head) -> bool {
+        head.header.segment > at.head.header.segment && self.follows(at, &head.header)
+    }
+
+    /// Whether a frame is the next one of the chain.
+    fn follows(&self, at: &Position, header: &FrameHeader) -> bool {
+        let chains = header.previous == at.previous || self.runtime.errs(mistakes::CHAIN_IGNORED);
+        header.sequence == at.sequence && chains
     }
 
     /// The next frame, if it is whole and in the place where it belongs.
@@ -314,8 +331,7 @@ impl<D: Disk> Recovery<D> {
         let Ok((header, checksum)) = self.frame(at.head.file, at.offset).await? else { return Ok(None) };
         let belongs = header.run == at.head.header.run
             && header.segment == at.head.header.segment
-            && header.sequence == at.sequence
-            && header.previous == at.previous;
+            && self.follows(at, &header);
         if !belongs {
             return Ok(None);
         }
@@ -428,7 +444,7 @@ impl<D: Disk> Recovery<D> {
         let same = header.cluster == self.identity.cluster
             && header.node == self.identity.node
             && header.shard == u32::from(self.identity.shard.0);
-        if same && header.durable >= sequence {
+        if same && header.durable >= sequence && !self.runtime.errs(mistakes::DURABLE_MARK_IGNORED) {
             let (broken, broken_at) = end.map_or((file, 0), |at| (at.head.file, at.offset));
             return Err(OpenError::Corrupt {
                 file: broken,
@@ -473,13 +489,6 @@ impl Head {
 }
 
 impl Position {
-    /// Whether the chain goes on with `head`.
-    fn leads_to(&self, head: &Head) -> bool {
-        head.header.sequence == self.sequence
-            && head.header.previous == self.previous
-            && head.header.segment > self.head.header.segment
-    }
-
     fn enter(&mut self, head: Head) {
         self.head = head;
         self.offset = 0;

@@ -1,0 +1,26 @@
+//! Mistakes that this crate could make ([`Runtime::errs`](crate::Runtime::errs)): what switches a promise of
+//! the formats off, so that the tests show that they would notice. `docs/internals/engine-proof.md` has what
+//! they found.
+
+use crate::runtime::Mistake;
+
+/// An entry is acknowledged when it is submitted, not when it is flushed.
+pub const ACKNOWLEDGED_UNFLUSHED: Mistake = Mistake("an entry is acknowledged before it is flushed");
+
+/// Every start has the same run: the checksums of its frames are no others than those of the starts before.
+pub const RUN_LEFT_OUT: Mistake = Mistake("the run is no part of the checksum");
+
+/// A frame follows another by its sequence alone, whatever checksum it names.
+pub const CHAIN_IGNORED: Mistake = Mistake("the checksum of the frame before is not compared");
+
+/// Recovery does not ask which frames were known durable.
+pub const DURABLE_MARK_IGNORED: Mistake = Mistake("the durable mark is ignored");
+
+/// The superblock leaves before the catalogue and the pages that it leads to are flushed.
+pub const SUPERBLOCK_FIRST: Mistake = Mistake("the superblock is written before catalogue and pages");
+
+/// All copies of the superblock are written at once.
+pub const COPIES_AT_ONCE: Mistake = Mistake("the superblock is not written in pairs");
+
+/// A page is taken for what its parent says it is.
+pub const PAGE_UNCHECKED: Mistake = Mistake("the checksum in the parent is not compared");
