@@ -18,6 +18,7 @@ mod load;
 pub mod local;
 mod machine;
 mod native;
+pub mod plot;
 mod quick;
 mod replicated;
 mod report;

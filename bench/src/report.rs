@@ -177,7 +177,7 @@ impl fmt::Display for Report {
 }
 
 /// Ratios with their places, rates without.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     if value < 100.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
