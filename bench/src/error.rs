@@ -3,7 +3,7 @@
 use crate::certificates::CertificateError;
 use crate::local::LocalError;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a bench did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,24 @@ pub enum BenchError {
         /// Why.
         reason: String,
     },
+    /// A step of an engine's bench could not be run.
+    #[error("{engine}, step {step}: {reason}")]
+    Engine {
+        /// Which engine.
+        engine: String,
+        /// Which step.
+        step: String,
+        /// Why.
+        reason: String,
+    },
+    /// Engines were asked for that have no program.
+    #[error("NOT RUN: {}: {}, or leave them out by --engines", engines.join(", "), BenchError::build_peers(file))]
+    PeersMissing {
+        /// Which.
+        engines: Vec<String>,
+        /// Where their program should be.
+        file: PathBuf,
+    },
     /// The check found figures that cannot be trusted.
     #[error("check failed: {}", faults.join("; "))]
     Check {
@@ -55,6 +73,14 @@ pub enum BenchError {
 }
 
 impl BenchError {
+    /// What to do when the program of the other engines is not there.
+    pub(crate) fn build_peers(file: &Path) -> String {
+        let file = file.display();
+        format!(
+            "{file} is not there; build it by `cargo build --release --manifest-path bench/peers/Cargo.toml`"
+        )
+    }
+
     /// A function that names the phase in which something went wrong.
     pub(crate) fn in_phase<E: std::fmt::Display>(phase: &'static str) -> impl Fn(E) -> BenchError {
         move |error| BenchError::Phase { phase, reason: error.to_string() }

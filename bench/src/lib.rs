@@ -3,17 +3,19 @@
 //! [`local`] is also what `evenkeel dev` runs: it is here because this is the lowest layer that sees
 //! both nodes and routers.
 //!
-//! A bench drives the public surface only: the native client, HTTP, and, for the floors beneath them,
-//! a core's disk and endpoint. It knows nothing of how they work inside.
+//! A bench drives the public surface only: the native client, HTTP, the engine of a shard, and, for the floors
+//! beneath them, a core's disk and endpoint. It knows nothing of how they work inside.
 
 mod arguments;
 mod certificates;
 mod echo;
+mod engine;
 mod error;
 mod floor;
 mod front;
 mod http;
 mod items;
+mod leaf;
 mod load;
 pub mod local;
 mod machine;
@@ -24,7 +26,10 @@ mod replicated;
 mod report;
 mod tally;
 
-pub use arguments::{BenchArguments, BenchCommand, FrontArguments, QuickArguments, ReplicatedArguments};
+pub use arguments::{
+    BenchArguments, BenchCommand, EngineArguments, FrontArguments, LeafArguments, QuickArguments,
+    ReplicatedArguments, StepArguments,
+};
 pub use error::BenchError;
 
 /// Runs the bench that was asked for; prints what it measured on standard output.
@@ -36,5 +41,8 @@ pub fn run(arguments: BenchArguments) -> Result<(), BenchError> {
         BenchCommand::Quick(arguments) => quick::run(&arguments),
         BenchCommand::Front(arguments) => front::run(&arguments),
         BenchCommand::Replicated(arguments) => replicated::run(&arguments),
+        BenchCommand::Engine(arguments) => engine::run(&arguments),
+        BenchCommand::Leaf(arguments) => leaf::run(&arguments),
+        BenchCommand::Step(arguments) => engine::step(&arguments),
     }
 }
