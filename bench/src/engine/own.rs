@@ -38,9 +38,11 @@ const NOTES_NS: u64 = 30_000_000_000;
 const REFUSED_PAUSE: Duration = Duration::from_millis(1);
 /// Pause before a checkpoint that failed is tried again, as a shard has it.
 const CHECKPOINT_AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// Values of one entry while items are loaded, and entries at the same time.
+/// Values of one entry while items are loaded, and entries at the same time. An entry that is refused is looked at
+/// again and again, item by item, so they are not many.
 const LOAD_ENTRY_BYTES: usize = 64 << 10;
-const LOAD_WRITERS: u64 = 16;
+const LOAD_ENTRY_ITEMS_MAX: usize = 64;
+const LOAD_WRITERS: u64 = 8;
 /// A page of a scan.
 const SCAN_PAGE_BYTES: usize = 1 << 20;
 /// Operations that may be answered from memory before others get their turn.
@@ -309,7 +311,7 @@ impl Own {
     async fn loader(self: Rc<Self>, at: u64) -> Tally {
         let mut tally = Tally::new();
         let Data { items, value_bytes } = self.request.data;
-        let entry_items = (LOAD_ENTRY_BYTES / value_bytes).max(1);
+        let entry_items = (LOAD_ENTRY_BYTES / value_bytes).clamp(1, LOAD_ENTRY_ITEMS_MAX);
         let mut waiting: Vec<Vec<Operation>> = (0..PARTITIONS).map(|_| Vec::new()).collect();
         let mut refused = 0;
         for number in (at..items).step_by(usize::try_from(LOAD_WRITERS).expect("a few")) {
