@@ -1,11 +1,14 @@
 //! Memory for direct IO: owned, aligned to a block, some of it registered with the ring.
 //!
-//! A [`RingBuffer`] is either memory of its own or one of the few buffers that the core registered
-//! with its ring at start; the second kind goes back to its pool when dropped. The operation that
+//! A [`RingBuffer`] is memory of its own, a slot of the core's [`Slabs`], or one of the few buffers that the core
+//! registered with its ring at start; the last two go back to where they came from when dropped. The operation that
 //! reads or fills a buffer owns it, so there is never a reference to memory that the kernel writes.
 #![expect(unsafe_code, reason = "aligned allocation, and slices over it")]
 
-use crate::limits::{RING_BUFFER_BYTES, RING_BUFFERS};
+use crate::{
+    limits::{RING_BUFFER_BYTES, RING_BUFFERS},
+    slabs::{Slabs, Slot},
+};
 use evenkeel_storage::BLOCK_BYTES;
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
@@ -94,6 +97,7 @@ impl BufferPool {
 #[derive(Debug)]
 enum Memory {
     Owned(Pages),
+    Slot(Slot),
     Pooled { pool: Rc<BufferPool>, index: u16 },
 }
 
@@ -110,9 +114,18 @@ impl RingBuffer {
         RingBuffer { memory: Memory::Owned(Pages::zeroed(bytes)), bytes }
     }
 
+    /// A zeroed buffer for a page, which is kept for long.
+    pub fn page(slabs: &Rc<Slabs>, bytes: usize) -> RingBuffer {
+        match slabs.slot(bytes) {
+            Some(slot) => RingBuffer { memory: Memory::Slot(slot), bytes },
+            None => RingBuffer::owned(bytes),
+        }
+    }
+
     fn start(&self) -> NonNull<u8> {
         match &self.memory {
             Memory::Owned(pages) => pages.start,
+            Memory::Slot(slot) => slot.start(),
             Memory::Pooled { pool, index } => pool.pages[usize::from(*index)].start,
         }
     }

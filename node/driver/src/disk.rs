@@ -13,6 +13,7 @@ use crate::{
     ring::{Ring, RingFile, WriteMode},
     runtime::GlommioRuntime,
     self_test::{self, SelfTest},
+    slabs::Slabs,
 };
 use evenkeel_storage::{BLOCK_BYTES, Disk, DiskError, FileId, Runtime};
 use std::{
@@ -98,6 +99,7 @@ struct Inner {
     directory: PathBuf,
     ring: Rc<Ring>,
     pool: Rc<BufferPool>,
+    slabs: Rc<Slabs>,
     background: GlommioRuntime,
     files: RefCell<HashMap<FileId, Rc<RingFile>>>,
     append_mode: WriteMode,
@@ -145,8 +147,9 @@ impl UringDisk {
             SyncStrategy::Dsync => WriteMode::Dsync,
         };
         let directory = directory.to_owned();
-        let files = RefCell::default();
-        let inner = Inner { directory, ring, pool, background, files, append_mode, self_test, _lock: lock };
+        let (slabs, files) = Default::default();
+        let inner =
+            Inner { directory, ring, pool, slabs, background, files, append_mode, self_test, _lock: lock };
         Ok(UringDisk { inner: Rc::new(inner) })
     }
 
@@ -258,7 +261,7 @@ impl Disk for UringDisk {
     }
 
     fn page_buffer(&self, bytes: usize) -> RingBuffer {
-        RingBuffer::owned(bytes)
+        RingBuffer::page(&self.inner.slabs, bytes)
     }
 
     async fn files(&self) -> Result<Vec<(FileId, u64)>, DiskError> {

@@ -20,6 +20,7 @@ pub mod limits;
 mod ring;
 mod runtime;
 mod self_test;
+mod slabs;
 mod slots;
 mod system;
 mod timer;
