@@ -41,10 +41,12 @@ pub enum RefusalCode {
     UserNotFound = 16,
     /// Leadership was lost under the write: it may be made or not. Repeating it under its token is safe.
     Unknown = 17,
+    /// What was asked for is on a page of the disk that is damaged; nothing was done. Other data is answered.
+    Damaged = 18,
 }
 
 impl RefusalCode {
-    const ALL: [RefusalCode; 17] = [
+    const ALL: [RefusalCode; 18] = [
         RefusalCode::WrongPartition,
         RefusalCode::Overloaded,
         RefusalCode::TableFull,
@@ -62,6 +64,7 @@ impl RefusalCode {
         RefusalCode::UserExists,
         RefusalCode::UserNotFound,
         RefusalCode::Unknown,
+        RefusalCode::Damaged,
     ];
 
     /// The code of this number, if this program knows it.

@@ -8,6 +8,7 @@
 //! | refused for good | give up | give up | give up |
 //! | leadership lost under it | retry | retry | outcome unknown |
 //! | the log failed | ask another | ask another | outcome unknown |
+//! | a page of the replica is damaged | ask another, once | give up | give up |
 //! | connection lost before it was sent | ask another | ask another | ask another |
 //! | connection lost after it was sent | ask another | ask another | outcome unknown |
 //! | time is up before it was sent | expired | expired | expired |
@@ -117,6 +118,8 @@ pub struct Call {
     /// The first retries of their kind are free.
     redirected: bool,
     moved: bool,
+    /// A replica was asked whose page is damaged.
+    damaged: bool,
     /// How often it was sent to a leader, and how often there was none.
     led: u32,
     unled: u32,
@@ -140,6 +143,7 @@ impl Call {
             attempts: 1,
             redirected: false,
             moved: false,
+            damaged: false,
             led: 0,
             unled: 0,
             uncertain: false,
@@ -178,6 +182,7 @@ impl Call {
             }
             Outcome::Refusal(RefusalCode::Unknown) => self.lost(true, budget, requests_total, now_us, random),
             Outcome::Refusal(RefusalCode::Failed) => self.lost(true, budget, requests_total, now_us, random),
+            Outcome::Refusal(RefusalCode::Damaged) => self.leave_damaged(now_us),
             Outcome::Refusal(RefusalCode::Expired) => Decision::GiveUp(GiveUp::Expired),
             Outcome::Refusal(_) | Outcome::UnknownRefusal => Decision::GiveUp(GiveUp::Refused),
             Outcome::ConnectionLost { sent } => self.lost(sent, budget, requests_total, now_us, random),
@@ -212,6 +217,16 @@ impl Call {
             return Decision::Retry { after_us: 0, refresh_route: false };
         }
         self.retry(GiveUp::Unavailable, false, budget, requests_total, now_us, random)
+    }
+
+    /// Another replica may have the page whole, and may be allowed to answer from it.
+    fn leave_damaged(&mut self, now_us: u64) -> Decision {
+        if self.damaged || self.effect != Effect::Read || self.time_left_us(now_us) == 0 {
+            return Decision::GiveUp(GiveUp::Refused);
+        }
+        self.damaged = true;
+        self.attempts += 1;
+        Decision::Retry { after_us: 0, refresh_route: false }
     }
 
     /// Goes to who leads, or waits until somebody does.
@@ -304,6 +319,7 @@ mod tests {
             (Refusal(RefusalCode::Expired), end(GiveUp::Expired), end(GiveUp::Expired)),
             (Refusal(RefusalCode::Failed), retry, unknown),
             (Refusal(RefusalCode::Unknown), retry, unknown),
+            (Refusal(RefusalCode::Damaged), retry, refused),
             (Refusal(RefusalCode::TableExists), refused, refused),
             (Refusal(RefusalCode::TableNotFound), refused, refused),
             (Refusal(RefusalCode::TableInUse), refused, refused),
@@ -320,6 +336,7 @@ mod tests {
         for (outcome, read, write) in cases {
             let once = match outcome {
                 Timeout { sent: true } => unknown,
+                Refusal(RefusalCode::Damaged) => refused,
                 _ => read,
             };
             for (effect, expected) in [(Read, read), (Write, write), (RepeatableWrite, once)] {
@@ -403,6 +420,15 @@ mod tests {
         }
         assert_eq!(longest.attempts(), 8);
         assert_eq!(longest.handle_outcome(busy, &mut budget, 0, 0, 0), Decision::GiveUp(GiveUp::Busy));
+    }
+
+    #[test]
+    fn a_read_leaves_a_damaged_page_once() {
+        let damaged = Outcome::Refusal(RefusalCode::Damaged);
+        let (mut call, mut budget) = (call(Read), budget(0));
+        let mut ask = || call.handle_outcome(damaged, &mut budget, 0, 0, 0);
+        assert_eq!(ask(), Decision::Retry { after_us: 0, refresh_route: false });
+        assert_eq!(ask(), Decision::GiveUp(GiveUp::Refused));
     }
 
     #[test]

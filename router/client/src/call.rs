@@ -212,7 +212,7 @@ impl Inner {
                 failure.outcome
             }
             // One that is not there, or not yet, may be the only one that is missing.
-            Outcome::Refusal(RefusalCode::Failed | RefusalCode::WrongPartition) => {
+            Outcome::Refusal(RefusalCode::Failed | RefusalCode::Damaged | RefusalCode::WrongPartition) => {
                 *aim = Aim { told: None, left: Some(asked.clone()) };
                 failure.outcome
             }

@@ -74,6 +74,12 @@ pub enum Error {
         /// What the node said last.
         message: String,
     },
+    /// The data is on a page of the disk that is damaged; nothing was done.
+    #[error("a copy of the data is damaged: {message}")]
+    Damaged {
+        /// What the node found, and where.
+        message: String,
+    },
     /// The time for the operation was up; nothing was done.
     #[error("no answer in time: {message}")]
     Expired {
@@ -172,6 +178,7 @@ impl Error {
             Some(Code::Expired) => Error::Expired { message },
             Some(Code::Overloaded | Code::TableFull | Code::LogFull) => Error::Overloaded { message },
             Some(Code::Failed | Code::WrongPartition) => Error::Unavailable { message },
+            Some(Code::Damaged) => Error::Damaged { message },
             Some(Code::Unknown) => Error::OutcomeUnknown { message },
             Some(Code::Unsupported) | None => Error::Internal { message },
         }

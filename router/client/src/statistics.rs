@@ -77,7 +77,7 @@ impl Counters {
             Error::Expired { .. } => &self.errors_expired,
             Error::OutcomeUnknown { .. } => &self.errors_outcome_unknown,
             Error::Unavailable { .. } | Error::Seeds { .. } | Error::Closed => &self.errors_unavailable,
-            Error::Internal { .. } => &self.errors_internal,
+            Error::Damaged { .. } | Error::Internal { .. } => &self.errors_internal,
             _ => &self.errors_refused,
         };
         counter.add(1);

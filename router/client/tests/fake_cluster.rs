@@ -230,10 +230,11 @@ async fn a_node_that_stays_busy_is_not_asked_for_ever() {
 async fn refusals_for_good_are_told_as_what_they_are() {
     let (cluster, client) = plain().await;
     type Case = (RefusalCode, fn(&Error) -> bool);
-    let cases: [Case; 4] = [
+    let cases: [Case; 5] = [
         (RefusalCode::Invalid, |error| matches!(error, Error::Invalid { .. })),
         (RefusalCode::Forbidden, |error| matches!(error, Error::Forbidden { .. })),
         (RefusalCode::Expired, |error| matches!(error, Error::Expired { .. })),
+        (RefusalCode::Damaged, |error| matches!(error, Error::Damaged { .. })),
         (RefusalCode::Unsupported, |error| matches!(error, Error::Internal { .. })),
     ];
     for (at, (code, is_expected)) in cases.into_iter().enumerate() {

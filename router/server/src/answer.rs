@@ -68,6 +68,7 @@ pub fn api_error(error: Error) -> ApiError {
             ErrorKind::ServiceUnavailable
         }
         Error::OutcomeUnknown { .. }
+        | Error::Damaged { .. }
         | Error::Forbidden { .. }
         | Error::UserExists { .. }
         | Error::UserNotFound { .. }
