@@ -12,7 +12,9 @@ use crate::sessions::{Sessions, TokenNote};
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{Generation, ItemView, PartitionId};
 use evenkeel_paxos::{Durable, Entry as Vote, Member, MemberId, MemberKind, Record, Replica, Time};
-use evenkeel_storage::{Disk, Engine, EngineStatistics, MergeCounts, RecoveredPartition, Recovery, Runtime};
+use evenkeel_storage::{
+    Disk, Engine, EngineStatistics, MergeCounts, RecoveredPartition, Recovery, Runtime, ScrubCounts,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -100,6 +102,11 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     /// What checkpoints have done.
     pub fn checkpoints(&self) -> MergeCounts {
         self.core.engine.merge_counts()
+    }
+
+    /// What scrubs have done and found.
+    pub fn scrub_counts(&self) -> ScrubCounts {
+        self.core.engine.scrub_counts()
     }
 
     /// Takes in a message of another core.

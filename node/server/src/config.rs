@@ -30,6 +30,7 @@
 //! table_bytes_max = 1073741824
 //! page_bytes_max = 4398046511104
 //! page_cache_bytes = 1073741824
+//! scrub_bytes_per_second = 4194304   # 0 switches the scrub off
 //! ```
 
 use evenkeel_model::catalogue::Replica;
@@ -129,6 +130,8 @@ pub struct StorageSection {
     pub page_bytes_max: u64,
     /// Memory for pages of trees.
     pub page_cache_bytes: u64,
+    /// How fast everything stored is read again and again, to find what has gone bad; 0: it is not.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Default for StorageSection {
@@ -139,6 +142,7 @@ impl Default for StorageSection {
             table_bytes_max: 1 << 30,
             page_bytes_max: 4 << 40,
             page_cache_bytes: 1 << 30,
+            scrub_bytes_per_second: 4 << 20,
         }
     }
 }
@@ -241,6 +245,9 @@ impl NodeConfig {
         }
         if storage.page_cache_bytes < 1 << 20 {
             return Err(fault("storage.page_cache_bytes", "must be at least 1048576"));
+        }
+        if (1..4096).contains(&storage.scrub_bytes_per_second) {
+            return Err(fault("storage.scrub_bytes_per_second", "must be 0 or at least 4096"));
         }
         Ok(())
     }
@@ -379,6 +386,7 @@ mod tests {
             ("[tls]", "[storage]\ntable_bytes_max = 1\n[tls]", "storage.table_bytes_max"),
             ("[tls]", "[storage]\npage_bytes_max = 67108865\n[tls]", "storage.page_bytes_max"),
             ("[tls]", "[storage]\npage_cache_bytes = 0\n[tls]", "storage.page_cache_bytes"),
+            ("[tls]", "[storage]\nscrub_bytes_per_second = 1\n[tls]", "storage.scrub_bytes_per_second"),
             ("[tls]", "[tls]\ncolour = 1", "unknown field `colour`"),
         ];
         for (from, to, named) in cases {

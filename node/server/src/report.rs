@@ -6,14 +6,16 @@ use crate::links::{LinkCounts, Links};
 use crate::requests::{COUNTED, RequestCounts};
 use crate::service::CoreShard;
 use evenkeel_model::ShardId;
-use evenkeel_storage::EngineStatistics;
+use evenkeel_storage::{EngineStatistics, MergeCounts, ScrubCounts};
 use evenkeel_wire::Kind;
 use metrics::{Counter, Gauge, Label, counter, gauge};
 
 type Read = fn(&EngineStatistics) -> u64;
+type ReadScrub = fn(&ScrubCounts) -> u64;
+type ReadMerges = fn(&MergeCounts) -> u64;
 
 /// Counters of the engine: they only rise.
-const ENGINE_COUNTERS: [(&str, Read); 7] = [
+const ENGINE_COUNTERS: [(&str, Read); 8] = [
     ("evenkeel_wal_frames_total", |s| s.frames),
     ("evenkeel_wal_frames_empty_total", |s| s.frames_empty),
     ("evenkeel_wal_records_total", |s| s.records),
@@ -21,6 +23,7 @@ const ENGINE_COUNTERS: [(&str, Read); 7] = [
     ("evenkeel_refused_table_full_total", |s| s.refused_table_full),
     ("evenkeel_refused_log_full_total", |s| s.refused_log_full),
     ("evenkeel_refused_busy_total", |s| s.refused_busy),
+    ("evenkeel_refused_above_share_total", |s| s.refused_above_share),
 ];
 
 /// States of the engine.
@@ -35,6 +38,25 @@ const ENGINE_GAUGES: [(&str, Read); 10] = [
     ("evenkeel_table_bytes_max", |s| s.table_bytes_max),
     ("evenkeel_table_items", |s| s.table_items),
     ("evenkeel_partitions", |s| s.partitions),
+];
+
+/// Counters of the scrub.
+const SCRUB_COUNTERS: [(&str, ReadScrub); 4] = [
+    ("evenkeel_scrub_rounds_total", |s| s.rounds),
+    ("evenkeel_scrub_pages_total", |s| s.pages),
+    ("evenkeel_scrub_frames_total", |s| s.frames),
+    ("evenkeel_scrub_bytes_total", |s| s.bytes),
+];
+
+/// What the scrub knows to be bad now.
+const SCRUB_GAUGES: [(&str, ReadScrub); 2] =
+    [("evenkeel_bad_pages", |s| s.bad_pages), ("evenkeel_bad_frames", |s| s.bad_frames)];
+
+/// Counters of checkpoints.
+const MERGE_COUNTERS: [(&str, ReadMerges); 3] = [
+    ("evenkeel_merges_total", |s| s.merges),
+    ("evenkeel_flips_total", |s| s.flips),
+    ("evenkeel_checkpoints_failed_total", |s| s.failed),
 ];
 
 /// How one counter of the links is read.
@@ -52,6 +74,9 @@ const LINK_COUNTERS: [(&str, ReadLinks); 4] = [
 pub struct Reporter {
     engine_counters: [Counter; ENGINE_COUNTERS.len()],
     engine_gauges: [Gauge; ENGINE_GAUGES.len()],
+    scrub_counters: [Counter; SCRUB_COUNTERS.len()],
+    scrub_gauges: [Gauge; SCRUB_GAUGES.len()],
+    merge_counters: [Counter; MERGE_COUNTERS.len()],
     requests: [Counter; COUNTED.len()],
     refused: [Counter; COUNTED.len()],
     unknown: Counter,
@@ -77,6 +102,9 @@ impl Reporter {
         Reporter {
             engine_counters: ENGINE_COUNTERS.map(|(name, _)| counter!(name, own.clone())),
             engine_gauges: ENGINE_GAUGES.map(|(name, _)| gauge!(name, own.clone())),
+            scrub_counters: SCRUB_COUNTERS.map(|(name, _)| counter!(name, own.clone())),
+            scrub_gauges: SCRUB_GAUGES.map(|(name, _)| gauge!(name, own.clone())),
+            merge_counters: MERGE_COUNTERS.map(|(name, _)| counter!(name, own.clone())),
             requests: COUNTED.map(|kind| counter!("evenkeel_node_requests_total", of_kind(kind))),
             refused: COUNTED.map(|kind| counter!("evenkeel_node_refusals_total", of_kind(kind))),
             unknown: counter!("evenkeel_node_requests_unknown_total", own.clone()),
@@ -95,6 +123,16 @@ impl Reporter {
         }
         for (handle, (_, read)) in self.engine_gauges.iter().zip(ENGINE_GAUGES) {
             handle.set(read(&statistics) as f64);
+        }
+        let (scrubbed, merged) = (shard.scrub_counts(), shard.checkpoints());
+        for (handle, (_, read)) in self.scrub_counters.iter().zip(SCRUB_COUNTERS) {
+            handle.absolute(read(&scrubbed));
+        }
+        for (handle, (_, read)) in self.scrub_gauges.iter().zip(SCRUB_GAUGES) {
+            handle.set(read(&scrubbed) as f64);
+        }
+        for (handle, (_, read)) in self.merge_counters.iter().zip(MERGE_COUNTERS) {
+            handle.absolute(read(&merged));
         }
         for (index, (_, seen, refused)) in counts.by_kind().enumerate() {
             self.requests[index].absolute(seen);

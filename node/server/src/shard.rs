@@ -16,13 +16,15 @@ use evenkeel_model::catalogue::{PartitionRow, Replica};
 use evenkeel_model::{NodeId, ShardId, encode_item};
 use evenkeel_partition::{CoreConfig, CreateError, OUTCOMES_KEPT_NS, Place, Shard, Stopped};
 use evenkeel_quic::{Endpoint, EndpointConfig, EndpointLimits};
-use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Recovery, Runtime, WalConfig, WalFailed};
+use evenkeel_storage::{
+    Engine, EngineConfig, Limits, PageSettings, Recovery, Runtime, ScrubFault, WalConfig, WalFailed,
+};
 use evenkeel_wire::message::ShardPlace;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -112,6 +114,7 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
     let shard = Rc::new(Shard::open(engine.clone(), runtime, config, &recovery)?);
     drop(recovery);
     found_catalogue(&plan, &shard).await?;
+    let scrub = begin_scrub(&core, &plan, &engine);
     let identity = identity(&plan, nodes);
     let service = Rc::new(Service::new(identity, shard, peers, links, core.clone()));
     service.start_control();
@@ -136,7 +139,12 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
     })
     .await;
     ended?;
-    Ok(engine.close().await?)
+    let closed = engine.close().await;
+    // A task that outlived the core would keep its files open and locked.
+    while scrub.strong_count() > 0 {
+        core.sleep(DRAIN_PAUSE).await;
+    }
+    Ok(closed?)
 }
 
 /// Has others lead what this shard leads, so that clients wait for nothing; requests that come meanwhile are told
@@ -250,6 +258,22 @@ async fn open_engine(
         tracing::info!(node = plan.config.node.id, shard = plan.shard.0, ?cut, "unacknowledged tail cut");
     }
     Ok((engine, recovery))
+}
+
+/// Begins to look for damage in the background, if the configuration has it; ended when nobody holds on to what is
+/// returned.
+fn begin_scrub(core: &Core, plan: &ShardPlan, engine: &Engine<UringDisk, GlommioRuntime>) -> Weak<()> {
+    let (bytes_per_second, engine) = (plan.config.storage.scrub_bytes_per_second, engine.clone());
+    let (node, shard, under_way) = (plan.config.node.id, plan.shard.0, Rc::new(()));
+    let ended = Rc::downgrade(&under_way);
+    if bytes_per_second > 0 {
+        core.background().spawn(async move {
+            let report = |fault: &ScrubFault| tracing::error!(node, shard, "damage on the disk: {fault}");
+            engine.scrub(bytes_per_second, report).await;
+            drop((engine, under_way));
+        });
+    }
+    ended
 }
 
 fn bind(core: &Core, plan: &ShardPlan) -> Result<Endpoint, ShardError> {

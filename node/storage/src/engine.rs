@@ -9,13 +9,19 @@
 
 mod checkpoint;
 pub mod inspect;
+mod load;
 mod logging;
 mod open;
 mod reading;
+mod scrub;
+mod split;
 mod types;
 
 pub use checkpoint::{CheckpointError, MergeCounts};
+pub use load::{LoadError, NewPartition};
 pub use reading::Pinned;
+pub use scrub::{ScrubCounts, ScrubFault};
+pub use split::{Child, SplitError};
 pub use types::{
     Counts, Cut, EngineConfig, EngineStatistics, Entry, KeyAndImage, Newest, Operation, Page, PageSettings,
     Position, RangeQuery, RecoveredPartition, Recovery,
@@ -39,6 +45,7 @@ use crate::{
 };
 use checkpoint::Upkeep;
 use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
+use scrub::Scrubbed;
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
@@ -59,6 +66,7 @@ struct Inner<D: Disk, R: Runtime> {
     limits: Limits,
     upkeep: Upkeep<D, R>,
     refusals: RefCell<Refusals>,
+    scrubbed: RefCell<Scrubbed>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -66,6 +74,7 @@ struct Refusals {
     table_full: u64,
     log_full: u64,
     busy: u64,
+    above_share: u64,
 }
 
 impl<D: Disk, R: Runtime> Drop for Inner<D, R> {
@@ -103,6 +112,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if let Some(present) = partitions.get(id) {
             return Err(PartitionError::Exists { id, generation: present.generation });
         }
+        if partitions.is_being_split(id) {
+            return Err(self.refuse(Refused::Busy).into());
+        }
         let mut log = self.inner.log.borrow_mut();
         if let Some(reason) = log.stopped() {
             return Ok(log.commits.refused(reason));
@@ -133,6 +145,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let Some(partition) = partitions.get(id).filter(|present| present.generation == generation) else {
             return Err(PartitionError::Unknown { id, generation });
         };
+        if partition.sealed_by.is_some() {
+            return Err(self.refuse(Refused::Busy).into());
+        }
         let mut log = self.inner.log.borrow_mut();
         if let Some(reason) = log.stopped() {
             return Ok(log.commits.refused(reason));
@@ -159,6 +174,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             Refused::TableFull { .. } => refusals.table_full += 1,
             Refused::LogFull { .. } => refusals.log_full += 1,
             Refused::Busy => refusals.busy += 1,
+            Refused::AboveShare { .. } => refusals.above_share += 1,
             Refused::TooLarge { .. } => {}
         }
         refused
@@ -193,6 +209,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             refused_table_full: refusals.table_full,
             refused_log_full: refusals.log_full,
             refused_busy: refusals.busy,
+            refused_above_share: refusals.above_share,
             ..log.statistics()
         }
     }
@@ -200,6 +217,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// Writes what was appended, then stops the log; later appends fail.
     pub async fn close(&self) -> Result<(), WalFailed> {
         self.stop_checkpoints();
+        self.stop_scrub();
         self.inner.log.borrow_mut().close();
         self.inner.pages.close().await;
         poll_fn(|context| self.inner.log.borrow_mut().poll_finished(context)).await;

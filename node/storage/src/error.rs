@@ -6,6 +6,7 @@
 use crate::disk::{DiskError, FileId};
 use crate::tree::TreeError;
 use evenkeel_model::{ClusterId, Generation, NodeId, PartitionId, ShardId};
+use std::{fmt, time::Duration};
 
 /// Nothing was done. All but [`TooLarge`](Refused::TooLarge) pass: try again later.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +18,18 @@ pub enum Refused {
         used: u64,
         /// The budget.
         max: u64,
+    },
+    /// Little is left of what all partitions share, and this one takes more than its part of it: others come first.
+    #[error(
+        "the {of} are nearly full, and this partition takes {used} bytes, which is more than its share of {share}"
+    )]
+    AboveShare {
+        /// What is nearly full.
+        of: Shared,
+        /// Bytes that the partition takes of it.
+        used: u64,
+        /// What is kept for each partition.
+        share: u64,
     },
     /// The log holds as many segments as it may, and none of them can be released.
     #[error("the log is full: {used} of {max} bytes are in use")]
@@ -37,6 +50,39 @@ pub enum Refused {
         /// Largest entry the log takes.
         max: u64,
     },
+}
+
+/// What the partitions of a shard share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shared {
+    /// Memory of tables.
+    Tables,
+    /// Space for the log.
+    Log,
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Shared::Tables => "in-memory tables",
+            Shared::Log => "segments of the log",
+        })
+    }
+}
+
+impl Refused {
+    /// When to try again: about how long it takes until there may be room. None if that is useless.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            // A few frames leave.
+            Refused::Busy => Some(Duration::from_millis(5)),
+            // A merge ends.
+            Refused::AboveShare { .. } | Refused::TableFull { .. } => Some(Duration::from_millis(100)),
+            // A merge ends, and a flip with it.
+            Refused::LogFull { .. } => Some(Duration::from_millis(250)),
+            Refused::TooLarge { .. } => None,
+        }
+    }
 }
 
 /// The log stopped for good: a write or flush failed, and what the device holds is not known.

@@ -28,10 +28,11 @@ pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
-    CheckpointError, Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage, MergeCounts,
-    Newest, Operation, Page, PageSettings, Pinned, Position, RangeQuery, RecoveredPartition, Recovery,
+    CheckpointError, Child, Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage,
+    LoadError, MergeCounts, NewPartition, Newest, Operation, Page, PageSettings, Pinned, Position,
+    RangeQuery, RecoveredPartition, Recovery, ScrubCounts, ScrubFault, SplitError,
 };
-pub use error::{OpenError, PartitionError, ReadError, Refused, TooManyFrozen, WalFailed};
+pub use error::{OpenError, PartitionError, ReadError, Refused, Shared, TooManyFrozen, WalFailed};
 pub use runtime::{Mistake, Runtime};
 pub use tree::{Limits, TreeError};
 pub use wal::frame::FRAME_VERSION as LOG_VERSION;

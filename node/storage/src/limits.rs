@@ -32,6 +32,16 @@ pub const BURST_BYTES: usize = 256 * 1024;
 pub const FIRST_PAGE_FILE_BYTES: u64 = 512 * 1024;
 /// Blocks of one piece of a catalogue.
 pub const CATALOGUE_PIECE_BLOCKS_MAX: u32 = 256;
+/// One part in so many of the budgets for tables and log is kept for partitions that take no more than their share.
+pub const KEPT_PART: u64 = 8;
+/// How long no merge of a partition is begun after one that met a page which cannot be read.
+pub const STUCK_AGAIN_NS: u64 = 10 * 1_000_000_000;
+/// A scrub begins its rounds at most this often.
+pub const SCRUB_ROUND_NS: u64 = 3600 * 1_000_000_000;
+/// About how long a scrub keeps pages that merges give up.
+pub const SCRUB_STRETCH_NS: u64 = 1_000_000_000;
+/// Memory that a scrub reads a segment with.
+pub const SCRUB_READ_BYTES: usize = 64 * 1024;
 /// Memory that recovery reads a segment with.
 pub const RECOVERY_READ_BYTES: usize = 1024 * 1024;
 

@@ -46,6 +46,8 @@ pub(crate) struct Partition {
     /// What the keys of pending entries will be, and how many of these entries name them.
     pending_keys: HashMap<Rc<[u8]>, PendingKey>,
     pub(crate) pending_bytes: u64,
+    /// Bytes of the entries appended since the last checkpoint that is durable.
+    pub(crate) logged_bytes: u64,
     /// What the table takes more, or less, once everything pending is applied.
     pending_growth: i64,
     pub(crate) table: Table,
@@ -57,6 +59,12 @@ pub(crate) struct Partition {
     pub(crate) checkpoint: Option<CataloguedPartition>,
     /// A merge is under way.
     pub(crate) is_merging: bool,
+    /// The last flip has written it down.
+    pub(crate) is_catalogued: bool,
+    /// It takes no records before a flip has written it down, in the place of this partition or for itself.
+    pub(crate) sealed_by: Option<PartitionId>,
+    /// A merge has met a page that cannot be read: no other is begun before this time.
+    pub(crate) stuck_until_ns: u64,
     /// Pieces of a snapshot that is being taken in: the next one's number, and their items.
     staged: Option<(u64, Vec<Operation>)>,
     /// What recovery found for the owner to take.
@@ -122,12 +130,16 @@ impl Partition {
             kept_bytes_max: 0,
             pending_keys: HashMap::new(),
             pending_bytes: 0,
+            logged_bytes: 0,
             pending_growth: 0,
             table: Table::default(),
             tree: None,
             content: 0,
             checkpoint: None,
             is_merging: false,
+            stuck_until_ns: 0,
+            is_catalogued: false,
+            sealed_by: None,
             staged: None,
             found: Recovering::default(),
             created_in,
@@ -153,6 +165,7 @@ impl Partition {
             tree: checkpoint.root,
             found: Recovering { begun: state, ..Recovering::default() },
             is_past_checkpoint: checkpoint.log.frame == 0,
+            is_catalogued: true,
             ..Partition::new(checkpoint.generation, checkpoint.meta.to_vec(), None)
         }
         .with(checkpoint)
@@ -287,6 +300,7 @@ impl Partition {
         }
         self.end = Position { slot: entry.slot, checksum };
         self.last_timestamp = self.last_timestamp.max(entry.timestamp);
+        self.logged_bytes += entry_bytes(&entry);
         self.charge(&entry);
         self.tail.push_back(Held { entry, checksum, at });
     }

@@ -5,6 +5,8 @@
 
 use crate::{
     engine::{Entry, Operation, RecoveredPartition},
+    error::{Refused, Shared},
+    limits::KEPT_PART,
     partition::{Partition, cost},
     space::{Catalogue, CataloguedPartition},
     wal::{
@@ -87,15 +89,49 @@ impl Partitions {
         self.pending_bytes
     }
 
-    /// Whether the budget has room for what `operations` add. What only removes always fits.
-    pub(crate) fn has_room(&self, id: PartitionId, operations: &[Operation]) -> bool {
-        // Far from the budget it does not matter what is replaced.
+    /// Whether the budget has room for what `operations` add. What only removes always fits. When little is left,
+    /// it is left to those that take no more than their share: they find room whatever the others do.
+    pub(crate) fn check_room(&self, id: PartitionId, operations: &[Operation]) -> Result<(), Refused> {
         let most: u64 = operations.iter().map(cost).sum();
-        if self.bytes.saturating_add(most) <= self.bytes_max {
-            return true;
+        let kept = self.kept(self.bytes_max);
+        // Far from the budget it does not matter what is replaced.
+        if self.bytes.saturating_add(most) <= self.bytes_max - kept {
+            return Ok(());
         }
-        let growth = self.map.get(&id).map_or(0, |partition| partition.growth(operations));
-        growth == 0 || self.bytes.saturating_add(growth) <= self.bytes_max
+        let Some(partition) = self.map.get(&id) else { return Ok(()) };
+        let growth = partition.growth(operations);
+        let bytes = self.bytes.saturating_add(growth);
+        if growth == 0 || bytes <= self.bytes_max - kept {
+            return Ok(());
+        }
+        let (used, share) = (partition.bytes() + growth, self.share(self.bytes_max));
+        if kept > 0 && used > share {
+            return Err(Refused::AboveShare { of: Shared::Tables, used, share });
+        }
+        if bytes > self.bytes_max {
+            return Err(Refused::TableFull { used: self.bytes, max: self.bytes_max });
+        }
+        Ok(())
+    }
+
+    /// The same of the log, which is so full that the last of it is kept.
+    pub(crate) fn check_log_share(&self, id: PartitionId, bytes: u64, log_max: u64) -> Result<(), Refused> {
+        let (kept, share) = (self.kept(log_max), self.share(log_max));
+        let used = self.map.get(&id).map_or(0, |partition| partition.logged_bytes + bytes);
+        if kept > 0 && used > share {
+            return Err(Refused::AboveShare { of: Shared::Log, used, share });
+        }
+        Ok(())
+    }
+
+    /// What is kept of a budget for partitions that take no more than their share; nothing if there is only one.
+    fn kept(&self, budget: u64) -> u64 {
+        if self.map.len() > 1 { budget / KEPT_PART } else { 0 }
+    }
+
+    /// What each partition finds room for, whatever the others take.
+    fn share(&self, budget: u64) -> u64 {
+        budget / KEPT_PART / self.map.len().max(1) as u64
     }
 
     pub(crate) fn insert(&mut self, id: PartitionId, partition: Partition) {
@@ -115,6 +151,40 @@ impl Partitions {
         segments.push(dropped_at.segment);
         self.gone.push(Gone { checkpoint, dropped_at, segments, is_released: false });
         Vec::new()
+    }
+
+    /// Puts what a split has made of a partition in its place. The pages of the old one are given up, or theirs.
+    pub(crate) fn split(
+        &mut self,
+        id: PartitionId,
+        written_at: RecordPlace,
+        rows: impl IntoIterator<Item = CataloguedPartition>,
+    ) {
+        self.remove(id, written_at);
+        self.gone.last_mut().expect("it is in the catalogue").is_released = true;
+        rows.into_iter().for_each(|row| self.insert_sealed(row, id));
+    }
+
+    /// Takes in a partition that the next flip is to make, in the place of `by` or for itself.
+    pub(crate) fn insert_sealed(&mut self, row: CataloguedPartition, by: PartitionId) {
+        let (id, mut partition) = (row.id, Partition::from_checkpoint(row, None));
+        (partition.is_catalogued, partition.sealed_by) = (false, Some(by));
+        self.insert(id, partition);
+    }
+
+    /// Whether a split of this partition is not durable yet.
+    pub(crate) fn is_being_split(&self, id: PartitionId) -> bool {
+        self.map.values().any(|partition| partition.sealed_by == Some(id))
+    }
+
+    /// A flip has made durable what `catalogue` says.
+    pub(crate) fn set_catalogued(&mut self, catalogue: &Catalogue) {
+        for row in &catalogue.partitions {
+            let same = |partition: &&mut Partition| partition.generation == row.generation;
+            if let Some(partition) = self.map.get_mut(&row.id).filter(same) {
+                (partition.is_catalogued, partition.sealed_by) = (true, None);
+            }
+        }
     }
 
     /// All partitions as the last merges have left them, with the last frame that speaks of what they hold; and
@@ -196,6 +266,16 @@ impl Partitions {
         }
     }
 
+    /// A partition was split, if the catalogue is without it.
+    fn replay_split(&mut self, at: RecordPlace, record: &RecordView<'_>) {
+        let RecordHeader { partition: id, generation, .. } = record.header;
+        self.orphans.remove(&id);
+        let is_past = |one: &Partition| one.generation == generation && one.checkpoint.is_none();
+        if self.map.get(&id).is_some_and(is_past) {
+            self.remove(id, at);
+        }
+    }
+
     /// A record about a partition's log.
     fn replay_logged(&mut self, at: RecordPlace, record: &RecordView<'_>) -> Result<(), ReplayFault> {
         let RecordHeader { partition: id, generation, .. } = record.header;
@@ -224,6 +304,10 @@ impl Replay for Partitions {
             RecordKind::Created => self.replay_created(at, record),
             RecordKind::Dropped => {
                 self.replay_dropped(at, record);
+                Ok(())
+            }
+            RecordKind::Split => {
+                self.replay_split(at, record);
                 Ok(())
             }
             RecordKind::Entry => {
@@ -280,7 +364,7 @@ fn replay(
             }
             partition.replay_begin(header, record.checksum, record.payload, at.frame);
         }
-        RecordKind::Piece | RecordKind::Created | RecordKind::Dropped => {}
+        RecordKind::Piece | RecordKind::Created | RecordKind::Dropped | RecordKind::Split => {}
     }
     Ok(())
 }

@@ -80,6 +80,7 @@ struct Sightings {
     log_full: u64,
     busy: u64,
     too_large: u64,
+    above_share: u64,
     lost_tail: u64,
     clean: u64,
     damage_reported: u64,
@@ -234,6 +235,7 @@ impl World {
                 assert!(changes.iter().any(|(_, image)| image.is_some()), "deletes are always admitted");
                 self.sightings.table_full += 1;
             }
+            Err(Refused::AboveShare { .. }) => self.sightings.above_share += 1,
             Err(Refused::TooLarge { .. }) => self.sightings.too_large += 1,
         }
     }
@@ -504,6 +506,7 @@ fn random_operations_crashes_and_restarts_keep_to_the_model() {
         all.log_full += seen.log_full;
         all.busy += seen.busy;
         all.too_large += seen.too_large;
+        all.above_share += seen.above_share;
         all.lost_tail += seen.lost_tail;
         all.clean += seen.clean;
         all.damage_reported += seen.damage_reported;
@@ -522,6 +525,7 @@ fn random_operations_crashes_and_restarts_keep_to_the_model() {
             ("log full", all.log_full),
             ("busy", all.busy),
             ("too large", all.too_large),
+            ("above its share", all.above_share),
             ("lost tail", all.lost_tail),
             ("clean stop", all.clean),
             ("damage reported", all.damage_reported),

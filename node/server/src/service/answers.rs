@@ -5,7 +5,7 @@ use crate::links;
 use bytes::Bytes;
 use evenkeel_expression::ProgramError;
 use evenkeel_partition::{CreateError, Outcome, ReadError, WriteError};
-use evenkeel_storage::{PartitionError, Refused};
+use evenkeel_storage::{PartitionError, Refused, Shared};
 use evenkeel_wire::message::{ConditionFailed, Redirect, Written};
 use evenkeel_wire::{DecodeError, FrameHeader, Message, Refusal, RefusalCode, encode};
 
@@ -69,10 +69,19 @@ pub fn malformed(error: DecodeError) -> Unanswered {
     Unanswered::new(RefusalCode::Invalid, error.to_string())
 }
 
+/// A refusal of the engine, which says when to try again.
+fn refusal_of(refused: &Refused) -> Refusal {
+    let message = match refused.retry_after() {
+        Some(after) => format!("{refused}; try again after {} ms", after.as_millis()),
+        None => refused.to_string(),
+    };
+    Refusal::new(refused_code(refused), message)
+}
+
 fn refused_code(refused: &Refused) -> RefusalCode {
     match refused {
-        Refused::TableFull { .. } => RefusalCode::TableFull,
-        Refused::LogFull { .. } => RefusalCode::LogFull,
+        Refused::TableFull { .. } | Refused::AboveShare { of: Shared::Tables, .. } => RefusalCode::TableFull,
+        Refused::LogFull { .. } | Refused::AboveShare { of: Shared::Log, .. } => RefusalCode::LogFull,
         Refused::Busy => RefusalCode::Overloaded,
         Refused::TooLarge { .. } => RefusalCode::Invalid,
     }
@@ -85,9 +94,8 @@ impl From<ReadError> for Unanswered {
             ReadError::NotOwned(_) | ReadError::Engine(evenkeel_storage::ReadError::Unknown { .. }) => {
                 RefusalCode::WrongPartition
             }
-            ReadError::Item(_) | ReadError::Engine(evenkeel_storage::ReadError::Tree(_)) => {
-                RefusalCode::Failed
-            }
+            ReadError::Item(_) => RefusalCode::Failed,
+            ReadError::Engine(evenkeel_storage::ReadError::Tree(_)) => RefusalCode::Damaged,
         };
         Unanswered::new(code, error.to_string())
     }
@@ -103,11 +111,10 @@ impl From<WriteError> for Unanswered {
             WriteError::KeyBytes(_) | WriteError::Item(_) | WriteError::Update(_) | WriteError::Stale => {
                 RefusalCode::Invalid
             }
-            WriteError::Refused(refused) => refused_code(refused),
+            WriteError::Refused(refused) => return refusal_of(refused).into(),
             WriteError::Unknown => RefusalCode::Unknown,
-            WriteError::Log(_) | WriteError::Read(evenkeel_storage::ReadError::Tree(_)) => {
-                RefusalCode::Failed
-            }
+            WriteError::Log(_) => RefusalCode::Failed,
+            WriteError::Read(evenkeel_storage::ReadError::Tree(_)) => RefusalCode::Damaged,
         };
         Unanswered::new(code, error.to_string())
     }

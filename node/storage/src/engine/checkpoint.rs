@@ -17,6 +17,7 @@ use super::{
 use crate::{
     disk::{BLOCK_BYTES, Disk},
     error::{TooManyFrozen, WalFailed},
+    limits::STUCK_AGAIN_NS,
     pace::Pace,
     partition::Partition,
     partitions::Gone,
@@ -113,6 +114,8 @@ struct Trim {
     segment: u32,
     /// Once this frame is durable.
     moved_frame: u64,
+    /// Bytes of the entries that it stands in for.
+    logged_bytes: u64,
 }
 
 /// A merge under way: what it began with.
@@ -128,6 +131,7 @@ struct Merging {
     checkpoint: CataloguedPartition,
     /// What was written once more must be durable first.
     moved_frame: u64,
+    logged_bytes: u64,
     state: Rc<[u8]>,
 }
 
@@ -157,7 +161,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     }
 
     /// Whether writes will soon be refused if merges do not hurry.
-    fn is_nearly_full(&self) -> bool {
+    pub(super) fn is_nearly_full(&self) -> bool {
         let partitions = self.inner.partitions.borrow();
         let log = self.inner.log.borrow();
         let tables = partitions.bytes() > partitions.bytes_max() / 4 * 3;
@@ -169,9 +173,12 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let partitions = self.inner.partitions.borrow();
         let log = self.inner.log.borrow();
         let current = log.ring.current();
+        let now_ns = self.inner.runtime.now_ns();
+        let may_be_merged = |partition: &Partition| partition.stuck_until_ns <= now_ns;
         let mut due: Vec<(u64, PartitionId)> = Vec::new();
         if tables {
-            let each = partitions.ids().map(|(id, partition)| (partition.table.bytes(), id));
+            let each = partitions.ids().filter(|(_, partition)| may_be_merged(partition));
+            let each = each.map(|(id, partition)| (partition.table.bytes(), id));
             due.extend(each.filter(|(bytes, _)| *bytes > 0));
             due.sort_by(|one, other| other.cmp(one));
             let mut excess = partitions.bytes() - partitions.bytes_max() / 4;
@@ -188,7 +195,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
                 let moves = can_move(partition) || partition.needed_behind_applied(current) > oldest;
                 moves.then_some(oldest)
             };
-            let each = partitions.ids().filter_map(|(id, partition)| Some((holds(partition)?.into(), id)));
+            let each = partitions.ids().filter(|(_, partition)| may_be_merged(partition));
+            let each = each.filter_map(|(id, partition)| Some((holds(partition)?.into(), id)));
             let mut holding: Vec<(u64, PartitionId)> = each.collect();
             holding.sort_unstable();
             holding.retain(|(_, id)| due.iter().all(|(_, other)| other != id));
@@ -235,6 +243,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             let (merging, under_way) = begun?;
             let merged = under_way.engine.merge(merging).await;
             under_way.engine.count_failure(&merged);
+            if let Err(CheckpointError::Tree(TreeError::Page(_) | TreeError::Malformed { .. })) = &merged {
+                under_way.hold_back();
+            }
             merged
         }
     }
@@ -243,7 +254,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let mut partitions = self.inner.partitions.borrow_mut();
         let mut log = self.inner.log.borrow_mut();
         let partition = partitions.get_mut(id).ok_or(CheckpointError::Gone { id })?;
-        if partition.is_merging {
+        if partition.is_merging || partition.sealed_by.is_some() {
             return Err(CheckpointError::UnderWay { id });
         }
         let table = partition.table.pin(partition.applied.slot)?;
@@ -271,6 +282,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             replaced: partition.checkpoint.clone(),
             checkpoint,
             moved_frame,
+            logged_bytes: partition.logged_bytes,
             state: Rc::from(state),
         })
     }
@@ -303,7 +315,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
 
     /// The tree takes the place of the one before, all at once.
     fn end_merge(&self, merging: Merging, finished: Finished<D, R>) -> Result<(), CheckpointError> {
-        let Merging { id, content, table, table_bytes, checkpoint, moved_frame, .. } = merging;
+        let Merging { id, content, table, table_bytes, checkpoint, moved_frame, logged_bytes, .. } = merging;
         let mut partitions = self.inner.partitions.borrow_mut();
         let same = |partition: &Partition| {
             partition.generation == checkpoint.generation && partition.content == content
@@ -313,8 +325,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
         let upkeep = &self.inner.upkeep;
         let (generation, segment) = (checkpoint.generation, checkpoint.log.segment);
-        upkeep.trims.borrow_mut().push(Trim { id, generation, segment, moved_frame });
-        upkeep.finished.borrow_mut().push(finished);
+        upkeep.trims.borrow_mut().push(Trim { id, generation, segment, moved_frame, logged_bytes });
+        upkeep.add_finished(finished);
         partitions.counted(id, |partition| {
             partition.table.merged(table);
             partition.tree = checkpoint.root;
@@ -367,6 +379,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         match flipped {
             Ok(sequence) => {
                 self.let_go(sequence, &trims, &gone);
+                self.inner.partitions.borrow_mut().set_catalogued(&catalogue);
                 Ok(())
             }
             Err(error) => {
@@ -402,13 +415,14 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     fn let_go(&self, sequence: u64, trims: &[Trim], gone: &[Gone]) {
         let mut partitions = self.inner.partitions.borrow_mut();
         let mut log = self.inner.log.borrow_mut();
-        for &Trim { id, generation, segment, .. } in trims {
+        for &Trim { id, generation, segment, logged_bytes, .. } in trims {
             let Some(partition) = partitions.get_mut(id) else { continue };
             if partition.generation != generation {
                 continue;
             }
             let before = partition.oldest_records_in();
             partition.trim(segment);
+            partition.logged_bytes = partition.logged_bytes.saturating_sub(logged_bytes);
             partition.oldest_records_in().into_iter().for_each(|segment| log.ring.pin(segment));
             before.into_iter().chain(partition.created_in.take()).for_each(|segment| log.ring.unpin(segment));
         }
@@ -438,6 +452,11 @@ impl Merging {
 }
 
 impl<D: Disk, R: Runtime> Upkeep<D, R> {
+    /// A batch waits for a flip.
+    pub(super) fn add_finished(&self, finished: Finished<D, R>) {
+        self.finished.borrow_mut().push(finished);
+    }
+
     fn count(&self, change: impl FnOnce(&mut MergeCounts)) {
         let mut counts = self.counts.get();
         change(&mut counts);
@@ -452,6 +471,18 @@ struct UnderWay<D: Disk, R: Runtime> {
     generation: Generation,
 }
 
+impl<D: Disk, R: Runtime> UnderWay<D, R> {
+    /// A page could not be read: others are merged first, and this one is tried again later.
+    fn hold_back(&self) {
+        let until_ns = self.engine.inner.runtime.now_ns().saturating_add(STUCK_AGAIN_NS);
+        let mut partitions = self.engine.inner.partitions.borrow_mut();
+        let same = |partition: &&mut Partition| partition.generation == self.generation;
+        if let Some(partition) = partitions.get_mut(self.id).filter(same) {
+            partition.stuck_until_ns = until_ns;
+        }
+    }
+}
+
 impl<D: Disk, R: Runtime> Drop for UnderWay<D, R> {
     fn drop(&mut self) {
         let mut partitions = self.engine.inner.partitions.borrow_mut();
@@ -463,7 +494,7 @@ impl<D: Disk, R: Runtime> Drop for UnderWay<D, R> {
 }
 
 /// Writes what an owner knew, in blocks of its own.
-async fn write_state<D: Disk, R: Runtime>(
+pub(super) async fn write_state<D: Disk, R: Runtime>(
     batch: &mut Batch<D, R>,
     state: &[u8],
 ) -> Result<Option<StateReference>, SpaceError> {

@@ -16,14 +16,11 @@ use crate::{
     partitions::Partitions,
     runtime::Runtime,
     space::{
-        CataloguedPartition, PageError, Pages, PagesConfig, SpaceUsed,
+        CataloguedPartition, Pages, PagesConfig, SpaceUsed,
         anchor::{self, COPY_BLOCKS},
         superblock::{Superblock, SuperblockFault},
     },
-    tree::{
-        TreeError,
-        verify::{Fault, Walk, Walked},
-    },
+    tree::verify::{Walk, Walked},
     wal::{log::Identity, recovery::recover},
 };
 use evenkeel_model::{ClusterId, NodeId, PartitionId, ShardId};
@@ -221,16 +218,6 @@ impl OpenError {
     }
 }
 
-/// Where a page that is wrong begins.
-fn block_of(fault: &Fault) -> Option<u64> {
-    match fault {
-        Fault::OutOfPlace { page, .. } => Some(page.first_block),
-        Fault::Unreadable(TreeError::Page(PageError::Corrupt { block, .. }))
-        | Fault::Unreadable(TreeError::Malformed { block, .. }) => Some(*block),
-        Fault::Unreadable(TreeError::Page(PageError::Disk(_)) | TreeError::Space(_)) => None,
-    }
-}
-
 /// Looks at every page of a partition's tree.
 async fn walk<D: Disk, R: Runtime>(
     pages: &Pages<D, R>,
@@ -239,16 +226,15 @@ async fn walk<D: Disk, R: Runtime>(
     progress: &mut impl FnMut(Progress),
 ) -> Walked {
     let Some(root) = &checkpoint.root else { return Walked::default() };
-    let mut walk = Walk::new(pages.clone(), checkpoint.id, root);
-    while let Some(looked) = walk.step().await {
+    let mut walk = Walk::new(pages.clone(), root);
+    while let Some((page, looked)) = walk.step().await {
         if let Err(fault) = looked {
-            faults.push(match block_of(&fault) {
-                Some(block) => {
-                    let offset = block * BLOCK_BYTES as u64;
-                    format!("{} at offset {offset}, of partition {}: {fault}", FileId::Pages, checkpoint.id)
-                }
-                None => format!("partition {}: {fault}", checkpoint.id),
-            });
+            let offset = page.extent.offset();
+            faults.push(format!(
+                "{} at offset {offset}, of partition {}: {fault}",
+                FileId::Pages,
+                checkpoint.id
+            ));
         }
         progress(Progress::Pages(checkpoint.id, walk.walked().bytes));
     }

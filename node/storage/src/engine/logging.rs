@@ -36,13 +36,15 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     ) -> Result<(), Refused> {
         let partitions = self.inner.partitions.borrow();
         let log = self.inner.log.borrow();
+        partitions.get(id).map_or(Ok(()), |partition| self.check_unsealed(partition))?;
         let mut together = 0;
         for entry in entries {
-            if !partitions.has_room(id, &entry.operations) {
-                let refused = Refused::TableFull { used: partitions.bytes(), max: partitions.bytes_max() };
-                return Err(self.refuse(refused));
-            }
+            partitions.check_room(id, &entry.operations).map_err(|refused| self.refuse(refused))?;
             let bytes = record_bytes(payload_bytes(&entry.operations, &entry.note));
+            if log.ring.is_nearly_full() {
+                let share = partitions.check_log_share(id, bytes as u64, log.config().wal_bytes_max);
+                share.map_err(|refused| self.refuse(refused))?;
+            }
             log.admit(Class::Entry, bytes).map_err(|refused| self.refuse(refused))?;
             together += bytes;
         }
@@ -54,7 +56,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// [`Entry::checksum`] behind the entry before.
     ///
     /// # Errors
-    /// Only if the log is full to the last block; see [`Engine::admits`].
+    /// Only if the log is full to the last block, or the partition is being made by a split; see
+    /// [`Engine::admits`].
     ///
     /// # Panics
     /// If the partition is not here, the slot leaves a hole, or what stands there is applied.
@@ -65,6 +68,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             return Ok(log.commits.refused(reason));
         }
         let partition = partitions.get(id).expect(HERE);
+        self.check_unsealed(partition)?;
         let slots = partition.applied.slot.next()..=partition.end.slot.next();
         assert!(slots.contains(&entry.slot), "slots of partition {id} have no holes, and applied ones stay");
         let header = entry.header(id, partition.generation);
@@ -118,6 +122,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             return Ok(log.commits.refused(reason));
         }
         let partition = partitions.get_mut(id).expect(HERE);
+        self.check_unsealed(partition)?;
         let header =
             RecordHeader { ballot, chosen, ..control_record(id, partition.generation, kind, at.slot) };
         let (frame, segment) =
@@ -145,7 +150,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if let Some(reason) = log.stopped() {
             return Ok(log.commits.refused(reason));
         }
-        let generation = partitions.get(id).expect(HERE).generation;
+        let partition = partitions.get(id).expect(HERE);
+        self.check_unsealed(partition)?;
+        let generation = partition.generation;
         let ballot = Ballot { round: number, replica: 0 };
         let header = RecordHeader { ballot, ..control_record(id, generation, RecordKind::Piece, slot) };
         let bytes = payload_bytes(&items, &[]);
@@ -186,6 +193,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             return Ok(log.commits.refused(reason));
         }
         let partition = partitions.get(id).expect(HERE);
+        self.check_unsealed(partition)?;
         assert!(base.slot >= partition.applied.slot, "a log never begins before what is applied");
         let kind = RecordKind::Begin;
         let header = RecordHeader { timestamp, ..control_record(id, partition.generation, kind, base.slot) };
@@ -198,6 +206,11 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             partition.begin(base, timestamp, frame);
         });
         Ok(log.commits.wait(frame))
+    }
+
+    /// A partition that a split has made takes records when that is durable.
+    fn check_unsealed(&self, partition: &Partition) -> Result<(), Refused> {
+        if partition.sealed_by.is_some() { Err(self.refuse(Refused::Busy)) } else { Ok(()) }
     }
 
     /// Moves appended entries up to `slot` into the in-memory table, and shows each to `visit` before; those

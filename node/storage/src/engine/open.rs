@@ -1,6 +1,6 @@
 //! How an engine starts: the catalogue first, then the log from where each partition's checkpoint ends.
 
-use super::{Engine, EngineConfig, Inner, Recovery, checkpoint::Upkeep};
+use super::{Engine, EngineConfig, Inner, Recovery};
 use crate::{
     disk::{Disk, FileId},
     error::{OpenError, WalFailed},
@@ -47,9 +47,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let log = Rc::new(RefCell::new(log));
         runtime.spawn(writer::run(disk, runtime.clone(), Rc::clone(&log)));
         let partitions = RefCell::new(partitions);
-        let (upkeep, refusals) = (Upkeep::default(), RefCell::default());
+        let (upkeep, refusals, scrubbed) = Default::default();
         let limits = config_limits;
-        let inner = Inner { runtime, log, partitions, pages, limits, upkeep, refusals };
+        let inner = Inner { runtime, log, partitions, pages, limits, upkeep, refusals, scrubbed };
         let engine = Engine { inner: Rc::new(inner) };
         match started.await {
             Ok(()) => Ok((engine, recovery)),

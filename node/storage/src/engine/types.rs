@@ -268,4 +268,6 @@ pub struct EngineStatistics {
     pub refused_log_full: u64,
     /// Appends refused because the queue was full.
     pub refused_busy: u64,
+    /// Appends refused because little was left and their partition took more than its share.
+    pub refused_above_share: u64,
 }

@@ -145,6 +145,11 @@ impl<D: Disk, R: Runtime> Pages<D, R> {
         self.inner.cache.read_from_device(&self.inner.runtime, reference).await
     }
 
+    /// The device.
+    pub(crate) fn disk(&self) -> &D {
+        &self.inner.disk
+    }
+
     /// Begins to write pages.
     pub fn batch(&self) -> Batch<D, R> {
         Batch::new(self.clone())

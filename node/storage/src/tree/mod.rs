@@ -2,8 +2,8 @@
 //!
 //! - [`page`] is what its pages have in common, [`leaf`] and [`inner`] are its two kinds.
 //! - `merge` makes a new tree of an old one and the changes of a table, copying only what changes;
-//!   `builder` puts pages together.
-//! - `read` finds keys and ranges; [`verify`] looks at every page.
+//!   `builder` puts pages together, `load` makes a tree of a stream, and `split` cuts one in two.
+//! - `read` finds keys and ranges; [`verify`] looks at every page; [`compare`] finds where two trees differ.
 //!
 //! A tree is known by its root reference, and each page by the reference in its parent: place, checksum,
 //! and what is below. Nothing of a tree ever changes, so readers need no latches, and a tree stays
@@ -12,17 +12,22 @@
 //! It knows nothing of logs and slots, nor of what an image means.
 
 mod builder;
+pub mod compare;
 pub mod inner;
 pub mod leaf;
+mod load;
 mod merge;
 pub mod page;
 mod read;
+mod split;
 #[cfg(all(test, feature = "fault-disk"))]
 mod tests;
 pub mod verify;
 
+pub(crate) use load::{LoadFault, load};
 pub(crate) use merge::merge;
 pub(crate) use read::{Leaf, get, leaf_before, leaf_from, release};
+pub(crate) use split::split;
 
 use crate::{
     disk::{BLOCK_BYTES, Disk, FileId},

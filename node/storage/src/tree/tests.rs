@@ -18,16 +18,16 @@ use verify::Walk;
 const ID: PartitionId = PartitionId(7);
 const SEEDS: u64 = 60;
 
-type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+pub(super) type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
-struct World {
-    random: Random,
-    disk: MemoryDisk,
-    runtime: TestRuntime,
-    pages: Pages<MemoryDisk, TestRuntime>,
-    place: Place,
-    root: Option<RootReference>,
-    model: Model,
+pub(super) struct World {
+    pub(super) random: Random,
+    pub(super) disk: MemoryDisk,
+    pub(super) runtime: TestRuntime,
+    pub(super) pages: Pages<MemoryDisk, TestRuntime>,
+    pub(super) place: Place,
+    pub(super) root: Option<RootReference>,
+    pub(super) model: Model,
 }
 
 fn small() -> Limits {
@@ -35,8 +35,12 @@ fn small() -> Limits {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
-        let (disk, runtime) = (MemoryDisk::automatic(), TestRuntime::new(seed));
+    pub(super) fn new(seed: u64) -> Self {
+        World::on(TestRuntime::new(seed), seed)
+    }
+
+    pub(super) fn on(runtime: TestRuntime, seed: u64) -> Self {
+        let disk = MemoryDisk::automatic();
         let config = PagesConfig {
             cluster: ClusterId(1),
             node: NodeId(1),
@@ -52,7 +56,7 @@ impl World {
         World { random: Random::new(seed), disk, runtime, pages, place, root: None, model: Model::new() }
     }
 
-    fn merge(&mut self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) {
+    pub(super) fn merge(&mut self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) {
         let mut table = Table::default();
         table.put_over_tree();
         for (key, image) in changes {
@@ -79,14 +83,14 @@ impl World {
     }
 
     /// Walks over all pages; none may be unsound, lost or forgotten.
-    fn check(&self) {
+    pub(super) fn check(&self) {
         let Some(root) = self.root else {
             assert!(self.model.is_empty());
             return self.check_space(0);
         };
-        let mut walk = Walk::new(self.pages.clone(), ID, &root);
+        let mut walk = Walk::new(self.pages.clone(), &root);
         self.runtime.block_on(&self.disk, async {
-            while let Some(looked) = walk.step().await {
+            while let Some((_, looked)) = walk.step().await {
                 looked.unwrap();
             }
         });
@@ -134,7 +138,7 @@ impl World {
         }
     }
 
-    fn key(&mut self) -> Vec<u8> {
+    pub(super) fn key(&mut self) -> Vec<u8> {
         let number = self.random.below(3000);
         match number % 3 {
             0 => format!("user-{number:06}"),
@@ -144,7 +148,7 @@ impl World {
         .into_bytes()
     }
 
-    fn changes(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    pub(super) fn changes(&mut self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         let manner = self.random.below(6);
         let count = [1, 10, 300, 1500][self.random.below(4) as usize];
         let start = self.random.below(3000);

@@ -15,7 +15,6 @@ use crate::{
     runtime::Runtime,
     space::{DecodeFault, Extent, Page, Pages, RootReference},
 };
-use evenkeel_model::PartitionId;
 
 /// What is wrong with a page.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,18 +49,39 @@ pub struct Walked {
     pub faults: u64,
 }
 
+/// A page that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// Where it is.
+    pub extent: Extent,
+    /// Whether its place is that of a leaf.
+    pub is_leaf: bool,
+}
+
 /// A walk over the pages of a tree, one page a step.
 pub struct Walk<D: Disk, R: Runtime> {
     pages: Pages<D, R>,
-    partition: PartitionId,
+    /// What is before is passed over.
+    lower: Vec<u8>,
     rest: Vec<Subtree>,
     walked: Walked,
 }
 
 impl<D: Disk, R: Runtime> Walk<D, R> {
     /// Begins at the root. Whoever walks keeps the pages.
-    pub fn new(pages: Pages<D, R>, partition: PartitionId, root: &RootReference) -> Self {
-        Walk { pages, partition, rest: vec![Subtree::of_root(root)], walked: Walked::default() }
+    pub fn new(pages: Pages<D, R>, root: &RootReference) -> Self {
+        Walk::from(pages, root, Vec::new())
+    }
+
+    /// Begins at the root, and passes over pages for keys before `lower` only.
+    pub fn from(pages: Pages<D, R>, root: &RootReference, lower: Vec<u8>) -> Self {
+        let rest = vec![Subtree::of_root(root)];
+        Walk { pages, lower, rest, walked: Walked::default() }
+    }
+
+    /// The least key that the pages left to look at may hold; none if there are no such pages.
+    pub fn next_key(&self) -> Option<&[u8]> {
+        self.rest.last().map(|subtree| &subtree.lower[..])
     }
 
     /// What was looked at so far.
@@ -70,33 +90,41 @@ impl<D: Disk, R: Runtime> Walk<D, R> {
     }
 
     /// Looks at the next page; none is left when it yields none.
-    pub async fn step(&mut self) -> Option<Result<(), Fault>> {
-        let subtree = self.rest.pop()?;
+    pub async fn step(&mut self) -> Option<(Looked, Result<(), Fault>)> {
+        let passed =
+            |subtree: &Subtree| subtree.upper.as_deref().is_some_and(|upper| upper <= &self.lower[..]);
+        let subtree = loop {
+            let next = self.rest.pop()?;
+            if !passed(&next) {
+                break next;
+            }
+        };
         let looked = self.look(&subtree).await;
+        let extent = subtree.child.page.extent;
         match &looked {
-            Ok(()) => self.walked.bytes += subtree.child.page.extent.bytes() as u64,
+            Ok(()) => self.walked.bytes += extent.bytes() as u64,
             Err(_) => self.walked.faults += 1,
         }
-        Some(looked)
+        Some((Looked { extent, is_leaf: subtree.level == 0 }, looked))
     }
 
     async fn look(&mut self, subtree: &Subtree) -> Result<(), Fault> {
         let page = self.pages.read_from_device(subtree.child.page).await.map_err(TreeError::from)?;
         if subtree.level == 0 {
-            let items = self.check_leaf(subtree, &page)?;
+            let items = Self::check_leaf(subtree, &page)?;
             self.walked.leaves += 1;
             self.walked.items += items;
         } else {
-            let below = self.check_inner(subtree, &page)?;
+            let below = Self::check_inner(subtree, &page)?;
             self.walked.inner_pages += 1;
             self.rest.extend(below.into_iter().rev());
         }
         Ok(())
     }
 
-    fn check_leaf(&self, subtree: &Subtree, page: &Page<D::Buffer>) -> Result<u64, Fault> {
+    fn check_leaf(subtree: &Subtree, page: &Page<D::Buffer>) -> Result<u64, Fault> {
         let (header, view) = LeafView::open(page).map_err(|fault| malformed(subtree, fault))?;
-        self.check_header(subtree, header)?;
+        Self::check_header(subtree, header)?;
         let mut sums = Sums::default();
         let mut last: Option<Vec<u8>> = None;
         for index in 0..view.count() {
@@ -110,9 +138,9 @@ impl<D: Disk, R: Runtime> Walk<D, R> {
         Ok(sums.items)
     }
 
-    fn check_inner(&self, subtree: &Subtree, page: &Page<D::Buffer>) -> Result<Vec<Subtree>, Fault> {
+    fn check_inner(subtree: &Subtree, page: &Page<D::Buffer>) -> Result<Vec<Subtree>, Fault> {
         let (header, view) = InnerView::open(page).map_err(|fault| malformed(subtree, fault))?;
-        self.check_header(subtree, header)?;
+        Self::check_header(subtree, header)?;
         let below = subtree.below(&view);
         let mut last: Option<&[u8]> = None;
         for child in below.iter().skip(1) {
@@ -123,8 +151,9 @@ impl<D: Disk, R: Runtime> Walk<D, R> {
         Ok(below)
     }
 
-    fn check_header(&self, subtree: &Subtree, header: PageHeader) -> Result<(), Fault> {
-        let expected = PageHeader { partition: self.partition, level: subtree.level as u8 };
+    /// A page keeps the name of the partition that it was written for, and splits hand it on.
+    fn check_header(subtree: &Subtree, header: PageHeader) -> Result<(), Fault> {
+        let expected = PageHeader { level: subtree.level as u8, ..header };
         if header == expected { Ok(()) } else { Err(out_of_place(subtree, &expected, &header)) }
     }
 }

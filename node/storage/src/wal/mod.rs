@@ -8,7 +8,7 @@
 pub(crate) mod commit;
 pub mod frame;
 pub(crate) mod log;
-mod reader;
+pub(crate) mod reader;
 pub mod record;
 pub(crate) mod recovery;
 pub(crate) mod segment;

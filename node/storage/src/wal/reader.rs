@@ -6,7 +6,7 @@ use crate::disk::{Disk, DiskError, FileId};
 use std::ops::Deref;
 
 /// A window over the files of a log.
-pub(super) struct Reader<D: Disk> {
+pub(crate) struct Reader<D: Disk> {
     disk: D,
     file_bytes: u64,
     window_bytes: usize,
@@ -28,13 +28,13 @@ impl<B: Deref<Target = [u8]>> Window<B> {
 
 impl<D: Disk> Reader<D> {
     /// Reads files of `file_bytes` through `window_bytes` of memory, or as much as one piece needs.
-    pub(super) fn new(disk: D, file_bytes: u64, window_bytes: usize) -> Self {
+    pub(crate) fn new(disk: D, file_bytes: u64, window_bytes: usize) -> Self {
         let window_bytes = usize::try_from(file_bytes).unwrap_or(usize::MAX).min(window_bytes);
         Reader { disk, file_bytes, window_bytes, window: None }
     }
 
     /// The `bytes` at `offset`, which lie inside the file.
-    pub(super) async fn piece(
+    pub(crate) async fn piece(
         &mut self,
         file: FileId,
         offset: u64,
@@ -57,7 +57,8 @@ impl<D: Disk> Reader<D> {
         used: Option<D::Buffer>,
     ) -> Result<Window<D::Buffer>, DiskError> {
         let length = bytes.max(self.window_bytes);
-        let buffer = used.filter(|used| used.len() == length).unwrap_or_else(|| self.disk.buffer(length));
+        let buffer =
+            used.filter(|used| used.len() == length).unwrap_or_else(|| self.disk.page_buffer(length));
         // At the end of the file the window begins earlier, so that it stays as long.
         let start = offset.min(self.file_bytes - length as u64);
         let buffer = self.disk.read(file, start, buffer).await?;

@@ -6,7 +6,7 @@
 //!      0      8  partition
 //!      8      4  generation
 //!     12      1  kind                 1 entry, 2 partition created, 3 partition dropped, 4 promise,
-//!                                     5 accepted again, 6 piece of a snapshot, 7 begin
+//!                                     5 accepted again, 6 piece of a snapshot, 7 begin, 8 split
 //!     13      1  flags                bit 0: the entry's note is the partition's state from here on;
 //!                                    bit 1: the entry is written once more, so that its first record need not
 //!                                    be kept
@@ -89,6 +89,8 @@ pub enum RecordKind {
     Piece = 6,
     /// The pieces before are the partition's content as of the slot.
     Begin = 7,
+    /// A partition is split: with no catalogue that has it, everything before about it is of the past.
+    Split = 8,
 }
 
 /// The header of a record, its checksum and payload length aside.
@@ -106,7 +108,7 @@ pub struct RecordHeader {
     pub again: bool,
     /// The ballot of an entry or a promise; of a piece, its number.
     pub ballot: Ballot,
-    /// The slot of an entry; of a dropped partition, its last one.
+    /// The slot of an entry; of a partition that is dropped or split, its last one.
     pub slot: Slot,
     /// Up to where the log was known to be chosen, in an entry or an acceptance. A record may say less.
     pub chosen: Slot,
@@ -277,6 +279,7 @@ pub fn read_record(bytes: &[u8]) -> Result<(RecordView<'_>, usize), RecordFault>
         5 => RecordKind::Accepted,
         6 => RecordKind::Piece,
         7 => RecordKind::Begin,
+        8 => RecordKind::Split,
         other => return Err(RecordFault { what: "record kind", found: other.into() }),
     };
     let flags = bytes[13];

@@ -7,7 +7,7 @@
 //!
 //! A pure state machine: it knows nothing of disks, frames' contents or time.
 
-use crate::disk::FileId;
+use crate::{disk::FileId, limits::KEPT_PART};
 use std::collections::VecDeque;
 
 /// A segment that holds needed records, or is being written.
@@ -231,6 +231,12 @@ impl SegmentRing {
         self.live.front().map(|live| live.segment.sequence)
     }
 
+    /// Whether what is left is kept for those who take little.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        let used = (self.live.len() + self.leaving.len()) as u64;
+        used * KEPT_PART > (KEPT_PART - 1) * self.files_max as u64
+    }
+
     /// Segments that may exist.
     pub(crate) fn files_max(&self) -> usize {
         self.files_max
@@ -239,6 +245,11 @@ impl SegmentRing {
     /// How often a segment was written over since the start.
     pub(crate) fn recycled(&self) -> u64 {
         self.recycled
+    }
+
+    /// The segments that hold the log, oldest first.
+    pub(crate) fn live(&self) -> impl Iterator<Item = LiveSegment> {
+        self.live.iter().map(|live| live.segment)
     }
 
     pub(crate) fn live_count(&self) -> usize {
