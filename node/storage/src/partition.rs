@@ -299,6 +299,8 @@ impl Partition {
             self.truncate(Slot(entry.slot.0 - 1));
         }
         self.end = Position { slot: entry.slot, checksum };
+        // Who accepts an entry promises its ballot: a checkpoint must know it when the record is gone.
+        self.note_promise(entry.ballot);
         self.last_timestamp = self.last_timestamp.max(entry.timestamp);
         self.logged_bytes += entry_bytes(&entry);
         self.charge(&entry);

@@ -242,3 +242,25 @@ fn random_logs_of_many_ballots_survive_restarts() {
         }
     }
 }
+
+#[test]
+fn a_checkpoint_knows_the_ballot_that_was_promised_by_accepting_an_entry() {
+    let (runtime, disk, engine) = started();
+    runtime.block_on(&disk, engine.create_partition(P2, G1, b"meta")).unwrap();
+    accept(&engine, accepted(2, 0, put(1, "k1", b"one")));
+    engine.apply_to(P1, Slot(1));
+    // The log goes on until it need not hold the entry any more.
+    for slot in 1..=20 {
+        drop(engine.append_next(P2, put(slot, "filler", &[7; 4096])).unwrap());
+        runtime.pass(&disk, Duration::from_millis(1));
+    }
+    engine.apply_to(P2, Slot(20));
+    for id in [P1, P2] {
+        runtime.block_on(&disk, engine.checkpoint(id, b"state")).unwrap();
+    }
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    runtime.pass(&disk, Duration::from_millis(50));
+    assert!(engine.statistics().segments_live < 3, "{:?}", engine.statistics());
+    let (_, _, _, found) = restarted(&runtime, &disk, engine);
+    assert_eq!((found.applied.slot, found.promised), (Slot(1), ballot(2)));
+}
