@@ -295,6 +295,11 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         if self.halted.get() {
             return;
         }
+        if self.engine.log_failure().is_some() {
+            // The log takes nothing: what it holds is not what consensus takes it to hold any more. Whoever waits
+            // for it to be durable hears why it has stopped.
+            self.halted.set(true);
+        }
         let written = match *record {
             Record::Promise { ballot } => self.engine.promise(self.row().id, ballot),
             Record::Accept { ballot, after, chosen } if votes.is_empty() => {
@@ -362,7 +367,8 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
 
     /// Applies what is chosen, and lets those go who wait for it.
     fn advance(&self, group: &mut Group, slot: Slot) {
-        if slot <= self.applied() {
+        // What consensus asked to be written is not there if the log has stopped or refused it.
+        if slot <= self.applied() || self.halted.get() {
             return;
         }
         let Group { sessions, pending_tokens, .. } = group;
