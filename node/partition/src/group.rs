@@ -9,6 +9,7 @@ mod traffic;
 use crate::hub::Hub;
 use crate::journal::Writes;
 use crate::message::SnapshotEnd;
+use crate::mistakes;
 use crate::partition::Partition;
 use crate::place::{Membership, Place};
 use crate::sessions::{RequestToken, Sessions, TokenNote};
@@ -156,11 +157,16 @@ impl Group {
         self.replica.standing() == Standing::Leader
     }
 
-    /// Members and outcomes as of what is applied, as they are written down with a snapshot.
-    pub fn state(&self) -> Rc<[u8]> {
+    /// Members and outcomes as of what is applied, as they are written down with a snapshot; without the
+    /// outcomes only by mistake.
+    pub fn state(&self, with_outcomes: bool) -> Rc<[u8]> {
         let mut to = crate::bytes::Writer::default();
         self.places.membership(self.replica.configuration()).write(&mut to);
-        self.sessions.write(&mut to);
+        if with_outcomes {
+            self.sessions.write(&mut to);
+        } else {
+            Sessions::default().write(&mut to);
+        }
         Rc::from(to.bytes)
     }
 
@@ -276,7 +282,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             }
             Action::Send { to, message, entries, after } => {
                 let votes = out.span(entries);
-                if *after <= group.durable {
+                if *after <= group.durable || self.errs(mistakes::SENT_BEFORE_DURABLE) {
                     self.send(group, *to, message, votes);
                 } else {
                     group.held.push_back((*after, *to, *message, votes.to_vec()));
@@ -385,7 +391,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// Leadership was won or lost.
     fn led(&self, group: &mut Group, leads: bool) {
         group.pending_tokens.clear();
-        if leads {
+        if leads && !self.errs(mistakes::PENDING_TOKENS_FORGOTTEN) {
             let (chosen, end) = (self.applied(), self.engine.end(self.row().id).slot);
             for slot in chosen.0 + 1..=end.0 {
                 let Some((entry, _)) = self.engine.entry(self.row().id, Slot(slot)) else { continue };

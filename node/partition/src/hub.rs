@@ -24,6 +24,8 @@ pub struct CoreConfig {
     /// How many bytes of applied entries each group with several members keeps in memory, for others to
     /// catch up by; beyond that they take a snapshot.
     pub tail_bytes_max: u64,
+    /// Keys and images in one piece of a snapshot, about.
+    pub piece_bytes: usize,
     /// The way to other cores.
     pub outbox: Rc<dyn Outbox>,
 }
@@ -43,6 +45,7 @@ impl CoreConfig {
             settings: Settings::default(),
             support: SupportSettings::default(),
             tail_bytes_max: 4 * 1024 * 1024,
+            piece_bytes: 64 * 1024,
             outbox,
         }
     }

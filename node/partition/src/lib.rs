@@ -25,6 +25,7 @@ mod hub;
 mod journal;
 mod latch;
 mod message;
+pub mod mistakes;
 mod partition;
 mod place;
 mod sessions;

@@ -13,12 +13,13 @@ use crate::group::Group;
 use crate::hub::Hub;
 use crate::journal::Journal;
 use crate::latch::Latches;
+use crate::mistakes;
 use crate::place::Seat;
 use crate::snapshot::{Fetch, Pins};
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{Ballot, HybridClock, Slot, Timestamp};
 use evenkeel_paxos::{self as paxos, Facts, Input, Member, MemberId, MemberKind, Standing};
-use evenkeel_storage::{self as storage, Disk, Engine, Runtime};
+use evenkeel_storage::{self as storage, Disk, Engine, Mistake, Runtime};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -217,7 +218,12 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
 
     /// What is to be known of it beside its items, as of what is applied.
     pub(crate) fn state(&self) -> Rc<[u8]> {
-        self.group.borrow().state()
+        self.group.borrow().state(!self.errs(mistakes::TOKENS_LOST_IN_CHECKPOINT))
+    }
+
+    /// Whether to make a mistake here, for a test.
+    pub(crate) fn errs(&self, mistake: Mistake) -> bool {
+        self.hub.runtime.errs(mistake)
     }
 
     /// Hands leadership over, if this member has it.

@@ -6,6 +6,7 @@ use crate::group::{Group, Places, anchor, first_image, kind_of, read_state};
 use crate::hub::{CoreConfig, Hub};
 use crate::journal::Journal;
 use crate::message::{CoreMessage, GroupMessage};
+use crate::mistakes;
 use crate::partition::Partition;
 use crate::place::{Charter, Membership, Place, Seat};
 use crate::sessions::{Sessions, TokenNote};
@@ -107,6 +108,11 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
     /// What scrubs have done and found.
     pub fn scrub_counts(&self) -> ScrubCounts {
         self.core.engine.scrub_counts()
+    }
+
+    /// How often a page was not what it should be, since the start: the disk is not to be trusted.
+    pub fn corrupt_pages(&self) -> u64 {
+        self.core.engine.pages().cache_counts().corrupt_pages
     }
 
     /// Takes in a message of another core.
@@ -229,7 +235,8 @@ impl<D: Disk, R: Runtime> Core<D, R> {
         if let Some(state) = &found.state {
             membership = Membership::decode(state).ok_or_else(|| fault("its last swap"))?;
         }
-        for entry in &found.noted {
+        let forgets = self.hub.runtime.errs(mistakes::TOKENS_LOST_AT_START);
+        for entry in found.noted.iter().filter(|_| !forgets) {
             let note = TokenNote::decode(&entry.note).ok_or_else(|| fault("the token of a write"))?;
             sessions.record(&note, entry.slot, entry.timestamp, first_image(entry));
         }

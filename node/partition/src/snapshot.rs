@@ -7,6 +7,7 @@
 
 use crate::group::read_state;
 use crate::message::{Body, Piece, SnapshotEnd};
+use crate::mistakes;
 use crate::partition::Partition;
 use evenkeel_model::Slot;
 use evenkeel_paxos::{Anchor, Input, MemberId, MemberKind};
@@ -19,8 +20,6 @@ use std::rc::{Rc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// Keys and images in one piece, about.
-const PIECE_BYTES: usize = 64 * 1024;
 /// How long a piece is waited for before it is asked for again.
 const PIECE_PATIENCE: Duration = Duration::from_millis(300);
 /// How often a piece is asked for before the copy is given up; consensus will ask again.
@@ -97,10 +96,10 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         if after.is_some() {
             lower.push(0);
         }
-        let this = self.this();
+        let (this, piece_bytes) = (self.this(), self.hub.config.piece_bytes);
         self.hub.runtime.spawn(async move {
             // Whoever asked will ask again if a page could not be read.
-            let Ok(page) = pinned.items_from(&lower, PIECE_BYTES).await else { return };
+            let Ok(page) = pinned.items_from(&lower, piece_bytes).await else { return };
             let items = page.items.into_iter().map(|(key, image)| Operation::Put { key, image }).collect();
             let last = (!page.more).then_some(end);
             this.send_body(&this.group.borrow(), to, Body::Piece(Piece { base, number, items, last }));
@@ -113,7 +112,8 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             return None;
         }
         let pinned = self.engine.pin(self.row().id).ok()?;
-        let end = SnapshotEnd { timestamp: self.last_timestamp(), state: group.state() };
+        let state = group.state(!self.errs(mistakes::TOKENS_LOST_IN_SNAPSHOT));
+        let end = SnapshotEnd { timestamp: self.last_timestamp(), state };
         Some(Pin { to, base: group.replica.chosen(), pinned, end, made_ns: now_ns, touched_ns: now_ns })
     }
 

@@ -24,3 +24,12 @@ pub const COPIES_AT_ONCE: Mistake = Mistake("the superblock is not written in pa
 
 /// A page is taken for what its parent says it is.
 pub const PAGE_UNCHECKED: Mistake = Mistake("the checksum in the parent is not compared");
+
+/// What was staged of a snapshot when the process ended is part of the content after the start.
+pub const PIECES_KEPT: Mistake = Mistake("a start keeps the pieces of a snapshot that was not taken in");
+
+/// A tail that a crash has cut is taken for damage.
+pub const CUT_TAKEN_FOR_DAMAGE: Mistake = Mistake("a torn tail is taken for damage");
+
+/// The log goes on after an append that failed, as if it had been repeated with success.
+pub const FAILED_APPEND_PASSED_OVER: Mistake = Mistake("a failed flush is retried");

@@ -477,6 +477,12 @@ impl Partition {
         (self.staged, self.staged_in) = (None, None);
     }
 
+    /// What was staged becomes part of the content, though no record says that it is; a mistake.
+    pub(crate) fn keep_pieces(&mut self) {
+        let (_, items) = self.staged.take().unwrap_or_default();
+        items.into_iter().for_each(|operation| self.change(operation));
+    }
+
     /// Everything up to `slot` is accepted under `ballot`. Ballots never rise from one slot to the next: the
     /// walk back ends early.
     pub(crate) fn accept(&mut self, ballot: Ballot, slot: Slot) {

@@ -229,6 +229,14 @@ impl Partitions {
         Some(result)
     }
 
+    /// Makes what was staged of snapshots part of the contents; a mistake.
+    pub(crate) fn keep_pieces(&mut self) {
+        let ids: Vec<PartitionId> = self.map.keys().copied().collect();
+        for id in ids {
+            self.counted(id, Partition::keep_pieces);
+        }
+    }
+
     /// What recovery found, by rising id, unless the log lacks the creation of a partition it holds.
     pub(crate) fn recovered(&mut self) -> Result<Vec<RecoveredPartition>, PartitionId> {
         if let Some(&id) = self.orphans.keys().min() {

@@ -8,6 +8,7 @@
 use super::{Image, Partition};
 use crate::error::WriteError;
 use crate::group::pending_slot;
+use crate::mistakes;
 use crate::sessions::{Known, Recorded, RequestToken, TokenNote};
 use evenkeel_expression::{ConditionView, UpdateView};
 use evenkeel_model::limits::ENCODED_KEY_BYTES_MAX;
@@ -123,7 +124,10 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         // By what is asked, never by what is in memory: equal requests do equal work.
         let reads = terms.return_old || terms.condition.is_some() || matches!(change, Change::Update { .. });
         let (old, new, proposal) = if reads || terms.token.is_some() {
-            let latch = self.latches.hold(&key).await;
+            let mut latch = Some(self.latches.hold(&key).await);
+            if self.errs(mistakes::LATCH_NOT_HELD) {
+                latch = None;
+            }
             let reign = terms.reign.unwrap_or(self.reign.get());
             let before = match self.start(&key, terms.token, reads).await? {
                 Start::Known(outcome) => return Ok(outcome),
@@ -131,7 +135,9 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             };
             if !holds(terms.condition, &before)? {
                 drop(latch);
-                self.settled(before.pending, reign).await?;
+                if !self.errs(mistakes::UNCHOSEN_REVEALED) {
+                    self.settled(before.pending, reign).await?;
+                }
                 let old = before.image.filter(|_| terms.return_old_on_failure);
                 return Ok(Outcome::ConditionFailed { old });
             }
@@ -144,7 +150,9 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             let (new, proposal) = self.propose_change(&key, change, None, terms, reign)?;
             (None, new, proposal)
         };
-        self.chosen(proposal).await?;
+        if !self.errs(mistakes::ANSWERED_BEFORE_CHOSEN) {
+            self.chosen(proposal).await?;
+        }
         let (old, new) = (old.filter(|_| terms.return_old), new.filter(|_| terms.return_new));
         Ok(Outcome::Written(Written { slot: proposal.slot, old, new }))
     }
@@ -181,10 +189,11 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         reads: bool,
     ) -> Result<Start, WriteError> {
         let Some(token) = token else { return Ok(Start::Before(self.newest(key).await?)) };
-        if let Some(slot) = pending_slot(&self.group, token) {
+        let twice = self.errs(mistakes::DUPLICATE_APPLIED_TWICE);
+        if let Some(slot) = pending_slot(&self.group, token).filter(|_| !twice) {
             self.chosen(Proposal { slot, reign: self.reign.get() }).await?;
         }
-        let known = self.group.borrow().sessions.known(token);
+        let known = if twice { Known::Fresh } else { self.group.borrow().sessions.known(token) };
         match known {
             Known::Fresh if reads => Ok(Start::Before(self.newest(key).await?)),
             Known::Fresh => Ok(Start::Before(Newest::default())),
@@ -198,6 +207,10 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     }
 
     async fn newest(&self, key: &Rc<[u8]>) -> Result<Newest, storage::ReadError> {
+        if self.errs(mistakes::CONDITION_ON_APPLIED) {
+            let image = self.engine.get(self.row.id, key).await?;
+            return Ok(Newest { image, pending: None });
+        }
         self.engine.newest(self.row.id, key).await
     }
 

@@ -16,7 +16,7 @@ use evenkeel_partition::{
 };
 use evenkeel_paxos::{Member, MemberId, MemberKind, Standing};
 use evenkeel_storage::memory::{MemoryDisk, Random, TestRuntime};
-use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Runtime, WalConfig};
+use evenkeel_storage::{Engine, EngineConfig, Limits, Mistake, PageSettings, Runtime, WalConfig};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
@@ -66,6 +66,10 @@ impl Runtime for CoreRuntime {
 
     fn random(&self) -> u64 {
         self.inner.random()
+    }
+
+    fn errs(&self, mistake: Mistake) -> bool {
+        self.inner.errs(mistake)
     }
 }
 

@@ -36,6 +36,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
         let found = recover(&disk, &runtime, identity, wal.segment_bytes, &mut partitions).await?;
         check_junction(&found, opened.sequence)?;
+        if runtime.errs(mistakes::PIECES_KEPT) {
+            partitions.keep_pieces();
+        }
         let recovery = describe(&found, &mut partitions)?;
         let mut ring = ring_after(&found, &partitions, &wal);
         if let Some(file) = ring.wanted() {

@@ -391,6 +391,9 @@ impl<D: Disk, R: Runtime> Recovery<D, R> {
             .filter(|file| live.iter().all(|segment| segment.file != *file))
             .collect();
         let behind = self.look_for_evidence(at.sequence, Some(at), &unread).await?;
+        if behind.whole > 0 && self.runtime.errs(mistakes::CUT_TAKEN_FOR_DAMAGE) {
+            return Err(corrupt("a cut that is taken for damage".to_owned()));
+        }
         let cut = Cut {
             file: at.head.file,
             offset: at.offset,

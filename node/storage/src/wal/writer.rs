@@ -7,8 +7,9 @@
 
 use super::log::{Log, Write};
 use crate::{
-    disk::{Disk, DiskError, FileId},
+    disk::{BLOCK_BYTES, Disk, DiskError, FileId},
     error::WalFailed,
+    mistakes,
     runtime::Runtime,
 };
 use std::{
@@ -33,11 +34,13 @@ pub(crate) async fn run<D: Disk, R: Runtime>(disk: D, runtime: R, log: Rc<RefCel
     let submit = |write: Write<D::Buffer>| {
         disk.append(write.place.file, write.place.offset, write.buffer, write.bytes)
     };
+    let passes_over = runtime.errs(mistakes::FAILED_APPEND_PASSED_OVER);
+    let pass_over = || passes_over.then(|| disk.buffer(BLOCK_BYTES));
     let sleep = |pause| runtime.sleep(pause);
     poll_fn(|context| {
         log.borrow_mut().set_writer(context.waker());
         loop {
-            drive(&mut lanes, &log, &mut woken, || runtime.now_ns(), submit, context);
+            drive(&mut lanes, &log, &mut woken, || runtime.now_ns(), submit, pass_over, context);
             prepare_segment(&disk, &runtime, &log);
             if log.borrow().ended() {
                 return Poll::Ready(());
@@ -64,6 +67,7 @@ fn drive<D: Disk, F: Future<Output = Result<D::Buffer, DiskError>>>(
     woken: &mut Vec<Waker>,
     now_ns: impl Fn() -> u64,
     submit: impl Fn(Write<D::Buffer>) -> F,
+    pass_over: impl Fn() -> Option<D::Buffer>,
     context: &mut Context<'_>,
 ) {
     loop {
@@ -73,7 +77,7 @@ fn drive<D: Disk, F: Future<Output = Result<D::Buffer, DiskError>>>(
             let Poll::Ready(result) = write.poll(context) else { continue };
             slot.set(None);
             progress = true;
-            match result {
+            match result.or_else(|error| pass_over().ok_or(error)) {
                 Ok(buffer) => log.borrow_mut().written(lane, buffer, woken),
                 Err(error) => log.borrow_mut().fail(WalFailed::Disk(error), woken),
             }
