@@ -8,7 +8,7 @@
 //! [`MemoryDisk::faulty`] chooses all this itself, from a seed, and adds [`Faults`].
 
 use super::{
-    faults::{Damage, FaultCounts, FaultState, Faults, Landing},
+    faults::{Damage, DamageKind, Fate, FaultCounts, FaultState, Faults, Landing},
     media::{File, SECTOR_BYTES},
     operations::{State, Work, failure},
 };
@@ -130,6 +130,47 @@ impl MemoryDisk {
     /// Changes one bit on the medium.
     pub fn rot(&self, file: FileId, offset: u64, bit: u32) {
         self.state.borrow_mut().rot(file, offset, bit);
+    }
+
+    /// Lets the next append, or the next other write, be lost or go elsewhere, and nobody be told; `random`
+    /// says where it goes. Rot does not come with a write: see [`rot`](Self::rot).
+    pub fn damage_next(&self, append: bool, kind: DamageKind, random: u64) {
+        let fate = match kind {
+            DamageKind::Lost => Fate::Lost,
+            DamageKind::Misdirected => Fate::Misdirected(random),
+            DamageKind::Rot => return,
+        };
+        let faults = &mut self.state.borrow_mut().faults;
+        *(if append { &mut faults.next_append } else { &mut faults.next_write }) = Some(fate);
+    }
+
+    /// Lets the next append fail, with any of its sectors written.
+    pub fn fail_next_append(&self) {
+        self.state.borrow_mut().faults.next_append = Some(Fate::Failed);
+    }
+
+    /// Lets every operation, of whatever kind, wait for [`complete_operation`](Self::complete_operation).
+    pub fn hold_everything(&self) {
+        self.state.borrow_mut().holds_all = true;
+    }
+
+    /// Operations of every kind that were submitted from number `first` on, and are under way.
+    pub fn operations_since(&self, first: u64) -> Vec<u64> {
+        let state = self.state.borrow();
+        let open = state.operations.range(first..).filter(|(_, operation)| operation.outcome.is_none());
+        open.map(|(&id, _)| id).collect()
+    }
+
+    /// Completes an operation under way, by its number.
+    pub fn complete_operation(&self, id: u64) {
+        self.state.borrow_mut().finish(id);
+    }
+
+    /// Whether the appends up to this index in the [`history`](Self::history), and two behind it, are done.
+    pub fn is_covered(&self, index: usize) -> bool {
+        let state = self.state.borrow();
+        let appends = state.history.get(..=index + 2);
+        appends.is_some_and(|appends| appends.iter().all(|append| append.completed.is_some()))
     }
 
     /// The number of submissions and completions of appends so far.
@@ -382,7 +423,7 @@ impl Disk for MemoryDisk {
             let submitted = state.clock;
             let bytes = Rc::from(&buffer[..bytes]);
             state.history.push(Append { file, offset, bytes, submitted, completed: None });
-            Work::Append { index: state.history.len() - 1, fate: state.faults.fate() }
+            Work::Append { index: state.history.len() - 1, fate: state.faults.fate(true) }
         };
         self.submit(work, Some(buffer))
     }
@@ -396,7 +437,7 @@ impl Disk for MemoryDisk {
         let fate = {
             let state = &mut *self.state.borrow_mut();
             state.check_inside(file, offset, buffer.len());
-            state.faults.fate()
+            state.faults.fate(false)
         };
         let bytes = Rc::from(&buffer[..]);
         self.submit(Work::Write { file, offset, bytes, fate }, Some(buffer))

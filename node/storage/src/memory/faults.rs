@@ -147,12 +147,16 @@ pub(super) struct FaultState {
     pub(super) counts: FaultCounts,
     pub(super) damage: Vec<Damage>,
     pub(super) random: Random,
+    /// What becomes of the next append and of the next other write.
+    pub(super) next_append: Option<Fate>,
+    pub(super) next_write: Option<Fate>,
 }
 
 impl FaultState {
     pub(super) fn new(config: Faults) -> Self {
         let random = Random::new(config.seed);
-        FaultState { config, counts: FaultCounts::default(), damage: Vec::new(), random }
+        let (counts, damage) = (FaultCounts::default(), Vec::new());
+        FaultState { config, counts, damage, random, next_append: None, next_write: None }
     }
 
     pub(super) fn happens(&mut self, ppm: u32) -> bool {
@@ -160,7 +164,18 @@ impl FaultState {
         ppm > 0 && self.random.below(u64::from(CERTAIN_PPM)) < u64::from(ppm)
     }
 
-    pub(super) fn fate(&mut self) -> Fate {
+    /// The fate of a write: an append, or another one.
+    pub(super) fn fate(&mut self, append: bool) -> Fate {
+        let chosen = if append { self.next_append.take() } else { self.next_write.take() };
+        if let Some(fate) = chosen {
+            match fate {
+                Fate::Lost => self.counts.lost_writes += 1,
+                Fate::Misdirected(_) => self.counts.misdirected_writes += 1,
+                Fate::Failed => self.counts.write_errors += 1,
+                Fate::Normal => {}
+            }
+            return fate;
+        }
         let config = self.config;
         if self.happens(config.write_error_ppm) {
             self.counts.write_errors += 1;
