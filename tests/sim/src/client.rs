@@ -6,6 +6,7 @@
 //! attempt of it was refused.
 
 use crate::cluster::{Answer, Call, CallToken, Core, Place};
+use crate::run::OPERATIONS_MIN;
 use crate::world::{Occurrence, World};
 use evenkeel_caller::{self as caller, BudgetPolicy, Decision, Effect, GiveUp, RetryBudget, RetryPolicy};
 use evenkeel_history::{Consistency, History, Image, Outcome, Request};
@@ -14,8 +15,12 @@ use std::collections::{BTreeSet, VecDeque};
 
 /// How long an attempt is waited for before the next one.
 const PATIENCE_NS: u64 = 150_000_000;
+/// How long for some, so that the next one is under way at the same time; doubled after every eight.
+const IMPATIENCE_NS: u64 = 1_000_000;
 /// How long an operation takes at most, while things go wrong.
 const DEADLINE_NS: u64 = 2_000_000_000;
+/// And for those that never rest.
+const RESTLESS_DEADLINE_NS: u64 = 6_000_000_000;
 /// How long a client that has nothing to do waits at most before it looks again.
 const IDLE_NS_MAX: u64 = 20_000_000;
 
@@ -56,6 +61,10 @@ pub struct Workload {
     pub think_ns_max: u64,
     /// One in so many operations is on one of the first two keys.
     pub hot_once_in: u64,
+    /// One in so many attempts is repeated before it can have been answered.
+    pub impatient_once_in: u64,
+    /// All are, at any core: whoever comes to lead hears of what is under way, and again of what is over.
+    pub restless: bool,
     /// Out of sixteen: reads, of which every fourth is eventual.
     pub reads: u64,
     /// Out of sixteen: conditional puts.
@@ -67,14 +76,17 @@ pub struct Workload {
 impl Workload {
     /// What a seed asks for.
     pub fn draw(random: &mut Random) -> Workload {
+        let restless = random.once_in(3);
         Workload {
+            restless,
             clients: 8 + random.below(8),
-            operations: 1_000,
+            operations: OPERATIONS_MIN,
             think_ns_max: 10_000_000 << random.below(4),
             hot_once_in: 2 + random.below(6),
+            impatient_once_in: 4 << random.below(4),
             reads: 4 + random.below(4),
             conditional: random.below(4),
-            increments: random.below(4),
+            increments: if restless { 5 } else { random.below(4) },
         }
     }
 }
@@ -243,7 +255,8 @@ impl Clients {
         let now_ns = world.now_ns();
         let id = self.history.invoke(now_ns, client, &world.shape.key(key), request);
         let effect = if request.writes() { Effect::Write } else { Effect::Read };
-        let deadline_us = (now_ns + DEADLINE_NS) / 1_000;
+        let deadline_ns = if self.workload.restless { RESTLESS_DEADLINE_NS } else { DEADLINE_NS };
+        let deadline_us = (now_ns + deadline_ns) / 1_000;
         let target = self.pick_target(world, key);
         let state = &mut self.clients[usize::try_from(client).expect("there are few clients")];
         state.sequence += 1;
@@ -258,7 +271,7 @@ impl Clients {
             target,
         });
         let timer = Timer::Deadline { sequence: state.sequence };
-        world.after(DEADLINE_NS, Occurrence::Client { client, timer });
+        world.after(deadline_ns, Occurrence::Client { client, timer });
         self.send(world, client);
     }
 
@@ -302,12 +315,16 @@ impl Clients {
         };
         world.call(running.target, call);
         let timer = Timer::Patience { sequence, attempt };
-        world.after(PATIENCE_NS, Occurrence::Client { client, timer });
+        let impatient = attempt < 4 && world.random.once_in(self.workload.impatient_once_in);
+        let impatience_ns = IMPATIENCE_NS << (attempt / 8).min(7);
+        let patience_ns =
+            if impatient || self.workload.restless { impatience_ns.min(PATIENCE_NS) } else { PATIENCE_NS };
+        world.after(patience_ns, Occurrence::Client { client, timer });
     }
 
     /// The leader as far as anybody knows, or somebody else, who may know better.
     fn pick_target<C: Core>(&self, world: &mut World<C>, key: usize) -> Place {
-        if !world.random.once_in(4) {
+        if !world.random.once_in(if self.workload.restless { 2 } else { 4 }) {
             return self.leaders[world.shape.partition_of(key)];
         }
         let places: Vec<Place> = world.shape.places().collect();

@@ -4,6 +4,7 @@
 //! drops it, with all its tasks, and starts another on the disk that the crash left behind.
 
 use crate::seen::Seen;
+use crate::watch::{Ballot, Watch};
 use evenkeel_history::{Outcome, Request};
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
 use evenkeel_wire::RefusalCode;
@@ -26,6 +27,18 @@ impl fmt::Display for Place {
     }
 }
 
+/// A member of a partition's group, and where it lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Seat {
+    /// Its number, never used twice in its group.
+    pub member: u32,
+    /// Its core.
+    pub place: Place,
+    /// Which node it was there: the one at first is 0, and each that takes its place with empty disks counts
+    /// one more.
+    pub incarnation: u32,
+}
+
 /// Copies of a partition.
 pub const REPLICAS: usize = 3;
 
@@ -40,6 +53,10 @@ pub struct Shape {
     pub partitions: usize,
     /// Keys of each partition.
     pub keys: usize,
+    /// Bytes of a segment of a log, and how many segments there are.
+    pub segments: (u64, u64),
+    /// Memory for pages.
+    pub cache_bytes: u64,
 }
 
 impl Shape {
@@ -114,16 +131,28 @@ pub enum Order {
         /// The partition.
         partition: usize,
     },
+    /// Make a member that a swap is to bring in.
+    Join {
+        /// The partition.
+        partition: usize,
+        /// The member, and where it is to be.
+        add: Seat,
+    },
     /// Replace a member by a new one.
     Swap {
         /// The partition.
         partition: usize,
-        /// Where the member is that goes.
-        remove: Place,
-        /// Where the new one is to be, which holds nothing of the partition.
-        add: Place,
-        /// Tells this order from all others, so that the new member can have an id that nobody had.
-        number: u32,
+        /// The number of the member that goes.
+        remove: u32,
+        /// The new one.
+        add: Seat,
+    },
+    /// Drop a member that a swap has passed over.
+    Drop {
+        /// The partition.
+        partition: usize,
+        /// The member.
+        at: Seat,
     },
 }
 
@@ -134,12 +163,20 @@ pub struct ReplicaState {
     pub partition: usize,
     /// The slot up to which it is applied.
     pub applied: u64,
-    /// A hash of the content at that slot.
-    pub content: u128,
+    /// A hash of the content, and the slot that it is as of, if that could be read yet.
+    pub content: Option<(u64, u128)>,
+    /// Which member it is.
+    pub member: u32,
+    /// The last slot of its log.
+    pub end: u64,
+    /// The greatest ballot that it has promised.
+    pub promised: Ballot,
     /// Whether it would serve a strong read at this moment.
     pub serves: bool,
-    /// Where the members are, as of that slot.
-    pub members: Vec<Place>,
+    /// The members, as of that slot.
+    pub members: Vec<Seat>,
+    /// The greatest number that a member ever had, as of that slot.
+    pub member_max: u32,
 }
 
 /// What a core starts with.
@@ -148,8 +185,10 @@ pub struct Start<M> {
     pub place: Place,
     /// The cluster.
     pub shape: Rc<Shape>,
-    /// Which life of this core it is, from 1.
+    /// Which life of this core it is, from 1, since its disk was empty.
     pub life: u32,
+    /// How many nodes were here before, whose disks are gone.
+    pub incarnation: u32,
     /// Its disk, as the last life left it; empty in the first one.
     pub disk: MemoryDisk,
     /// What its tasks run on.
@@ -162,6 +201,14 @@ pub struct Start<M> {
 pub trait Core: Sized + 'static {
     /// What cores say to each other.
     type Message: Clone + fmt::Debug + 'static;
+
+    /// Whether it keeps its promises when any one disk is damaged or emptied.
+    const OUTLIVES_A_DISK: bool;
+
+    /// A message in few words.
+    fn describe(message: &Self::Message) -> String {
+        format!("{message:?}")
+    }
 
     /// Starts; what takes time (recovery, elections) runs as tasks on the runtime.
     fn start(start: Start<Self::Message>) -> Self;
@@ -178,6 +225,18 @@ pub trait Core: Sized + 'static {
 
     /// Whether it can go on no more, so that its process ends and is started again.
     fn has_stopped(&self) -> bool;
+
+    /// What damage of its disk it has found, if so: then it is of no use any more.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// The number of the member of a partition that is here, if there is one, whether its copy is complete or
+    /// not.
+    fn member(&self, partition: usize) -> Option<u32> {
+        let _ = partition;
+        None
+    }
 
     /// What it holds; a copy that is not complete yet is none. One that has been removed and does not know it
     /// may be among them.
@@ -210,17 +269,24 @@ pub enum Outgoing<M> {
 pub struct Outbox<M> {
     outgoing: Rc<RefCell<Vec<Outgoing<M>>>>,
     seen: Seen,
+    watch: Watch,
 }
 
 impl<M> Clone for Outbox<M> {
     fn clone(&self) -> Self {
-        Outbox { outgoing: Rc::clone(&self.outgoing), seen: self.seen.clone() }
+        let (seen, watch) = (self.seen.clone(), self.watch.clone());
+        Outbox { outgoing: Rc::clone(&self.outgoing), seen, watch }
     }
 }
 
 impl<M> Outbox<M> {
-    pub(crate) fn new(seen: Seen) -> Outbox<M> {
-        Outbox { outgoing: Rc::default(), seen }
+    pub(crate) fn new(seen: Seen, watch: Watch) -> Outbox<M> {
+        Outbox { outgoing: Rc::default(), seen, watch }
+    }
+
+    /// Where it puts what it has promised, and what it sees to be wrong.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// Sends a message to another core.

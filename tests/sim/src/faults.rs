@@ -1,11 +1,11 @@
 //! What goes wrong, and for how long: drawn one at a time from what the seed's swarm allows.
 
-use crate::cluster::{Core, Order, Place};
+use crate::cluster::{Core, Order, Place, Seat};
 use crate::machine::Crash;
 use crate::network::End;
 use crate::swarm::Swarm;
 use crate::world::World;
-use evenkeel_storage::memory::Random;
+use evenkeel_storage::memory::{DamageKind, Random};
 
 /// Something that goes wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,16 +28,28 @@ pub enum Fault {
     Drift(usize),
     /// A wall clock is set.
     JumpWall(usize, i64),
-    /// The control plane interferes.
-    Order(Order),
+    /// Every second client gets no answer for a while; nodes crash some time later.
+    Mute(u64, u64, Vec<(usize, Crash, u64)>),
+    /// A bit of a log, or of a page file, changes.
+    Rot(Place, bool),
+    /// The next append to a log, or the next write of a page, is lost or goes elsewhere.
+    Damage(Place, bool, DamageKind),
+    /// The next append to a log fails.
+    FailedAppend(Place),
+    /// A node loses its disks, and another takes its place after a while.
+    Replace(usize, u64),
+    /// The control plane moves something.
+    Orders(Vec<Order>),
 }
 
 /// Draws the next fault; a crash, if nothing else will do any more.
 pub fn draw<C: Core>(world: &mut World<C>, only_crashes: bool) -> Fault {
     let (nodes, cores) = (world.shape.nodes, world.shape.cores);
-    let partition = below(&mut world.random, world.shape.partitions);
+    let partition = below(&mut world.fault_random, world.shape.partitions);
     let swap = swap(world, partition);
-    let (swarm, random) = (world.swarm.clone(), &mut world.random);
+    let victim = world.harm.map_or(below(&mut world.fault_random, nodes), |harm| harm.node);
+    let may_harm = world.may_harm(victim);
+    let (swarm, random) = (world.swarm.clone(), &mut world.fault_random);
     let node = below(random, nodes);
     let place = Place { node, core: below(random, cores) };
     let other = (node + 1 + below(random, nodes)) % (nodes + 1);
@@ -45,7 +57,12 @@ pub fn draw<C: Core>(world: &mut World<C>, only_crashes: bool) -> Fault {
     let link = [End::Node(node), if other == nodes { End::Clients } else { End::Node(other) }];
     let [from, to] = if random.once_in(2) { link } else { [link[1], link[0]] };
     let transfer = Order::Transfer { partition };
-    let kinds: [(bool, Fault); 11] = [
+    let harmed = Place { node: victim, core: below(random, cores) };
+    let log = random.once_in(2);
+    let fallen = if random.once_in(2) { nodes } else { 0 };
+    let fallen = (0..fallen).map(|node| (node, Crash::Kill, 1_000_000 << random.below(5))).collect();
+    let mute = Fault::Mute(500_000_000 << random.below(4), 20_000_000 << random.below(4), fallen);
+    let kinds: [(bool, Fault); 17] = [
         (true, Fault::Crash(crashes(node, nodes, &swarm, random))),
         (swarm.cuts && from != to, Fault::Cut(from, to, for_ns)),
         (swarm.isolation, Fault::Isolate(node, for_ns)),
@@ -55,8 +72,14 @@ pub fn draw<C: Core>(world: &mut World<C>, only_crashes: bool) -> Fault {
         (swarm.full_disks, Fault::FullDisk(place, for_ns)),
         (swarm.drift_ppm > 0, Fault::Drift(node)),
         (swarm.wall_jumps, Fault::JumpWall(node, random.bits().cast_signed() >> 24)),
-        (swarm.transfers, Fault::Order(transfer)),
-        (swarm.swaps && swap.is_some(), Fault::Order(swap.unwrap_or(transfer))),
+        (swarm.mutes, mute),
+        (swarm.transfers, Fault::Orders(vec![transfer])),
+        (swarm.swaps && swap.is_some(), Fault::Orders(swap.unwrap_or_default())),
+        (swarm.failed_appends && C::OUTLIVES_A_DISK, Fault::FailedAppend(place)),
+        (swarm.rot && may_harm, Fault::Rot(harmed, log)),
+        (swarm.lost_writes && may_harm, Fault::Damage(harmed, log, DamageKind::Lost)),
+        (swarm.misdirected_writes && may_harm, Fault::Damage(harmed, log, DamageKind::Misdirected)),
+        (swarm.emptied_disks && may_harm && random.once_in(2), Fault::Replace(victim, for_ns)),
     ];
     let mut active: Vec<Fault> =
         kinds.into_iter().filter_map(|(active, fault)| active.then_some(fault)).collect();
@@ -69,17 +92,21 @@ fn below(random: &mut Random, end: usize) -> usize {
 }
 
 /// A swap of a member for one in the same node or in a node without members, if there is one to be had.
-fn swap<C: Core>(world: &mut World<C>, partition: usize) -> Option<Order> {
-    let holds = |core: &C| core.replicas().iter().any(|replica| replica.partition == partition);
-    let holders: Vec<Place> = world.cores().filter(|(_, core)| holds(core)).map(|(place, _)| place).collect();
-    let removed = (!holders.is_empty()).then(|| holders[below(&mut world.random, holders.len())])?;
+fn swap<C: Core>(world: &mut World<C>, partition: usize) -> Option<Vec<Order>> {
+    let member = |core: &C| core.replicas().into_iter().find(|replica| replica.partition == partition);
+    let replicas = world.cores().filter_map(|(place, core)| Some((place, member(core)?)));
+    let holders: Vec<(Place, u32)> = replicas.map(|(place, replica)| (place, replica.member)).collect();
+    let (removed, remove) =
+        (!holders.is_empty()).then(|| holders[below(&mut world.fault_random, holders.len())])?;
     let free = |place: &Place| {
-        let apart = holders.iter().all(|holder| holder.node != place.node);
-        !holders.contains(place) && (apart || place.node == removed.node)
+        let apart = holders.iter().all(|(holder, _)| holder.node != place.node);
+        let unused = world.core(*place).is_some_and(|core| core.member(partition).is_none());
+        unused && (apart || place.node == removed.node)
     };
     let places: Vec<Place> = world.shape.places().filter(free).collect();
-    let add = (!places.is_empty()).then(|| places[below(&mut world.random, places.len())])?;
-    Some(Order::Swap { partition, remove: removed, add, number: world.fresh_number() })
+    let place = (!places.is_empty()).then(|| places[below(&mut world.fault_random, places.len())])?;
+    let add = Seat { member: world.fresh_number(), place, incarnation: world.incarnation(place.node) };
+    Some(vec![Order::Join { partition, add }, Order::Swap { partition, remove, add }])
 }
 
 fn crashes(node: usize, nodes: usize, swarm: &Swarm, random: &mut Random) -> Vec<(usize, Crash, u64)> {
@@ -116,7 +143,12 @@ pub fn inflict<C: Core>(world: &mut World<C>, fault: Fault) {
         Fault::FullDisk(place, for_ns) => world.fill_disk(place, for_ns),
         Fault::Drift(node) => world.drift(node),
         Fault::JumpWall(node, by_ns) => world.jump_wall(node, by_ns),
-        Fault::Order(order) => world.order(order),
+        Fault::Mute(for_ns, after_ns, victims) => world.mute(for_ns, after_ns, victims),
+        Fault::Rot(place, log) => world.rot(place, log),
+        Fault::Damage(place, log, kind) => world.damage_next(place, log, kind),
+        Fault::FailedAppend(place) => world.fail_append(place),
+        Fault::Replace(node, down_ns) => world.replace(node, down_ns),
+        Fault::Orders(orders) => orders.into_iter().for_each(|order| world.order(order)),
     }
 }
 
@@ -133,7 +165,16 @@ fn name(fault: &Fault) -> &'static str {
         Fault::FullDisk(..) => "fault: full disk",
         Fault::Drift(_) => "fault: clock changes its rate",
         Fault::JumpWall(..) => "fault: wall clock is set",
-        Fault::Order(Order::Transfer { .. }) => "order: transfer",
-        Fault::Order(Order::Swap { .. }) => "order: swap",
+        Fault::Mute(..) => "fault: clients that get no answers",
+        Fault::Rot(_, true) => "fault: rot in a log",
+        Fault::Rot(_, false) => "fault: rot in a page file",
+        Fault::Damage(_, true, DamageKind::Lost) => "fault: lost append",
+        Fault::Damage(_, false, DamageKind::Lost) => "fault: lost write of a page",
+        Fault::Damage(_, true, _) => "fault: misdirected append",
+        Fault::Damage(_, false, _) => "fault: misdirected write of a page",
+        Fault::FailedAppend(_) => "fault: failed append",
+        Fault::Replace(..) => "fault: emptied disks",
+        Fault::Orders(orders) if matches!(orders[..], [Order::Transfer { .. }]) => "order: transfer",
+        Fault::Orders(_) => "order: swap",
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::cluster::{Core, Outbox, Place, Shape, Start};
 use crate::seen::Seen;
+use crate::watch::Watch;
+use evenkeel_storage::Mistake;
 use evenkeel_storage::memory::{Append, MemoryDisk, Random, TestRuntime};
 use std::rc::Rc;
 
-/// What an append takes at least and at most on a healthy disk.
+/// What an operation takes at least and at most on a healthy disk.
 const USUAL_NS: std::ops::Range<u64> = 60_000..400_000;
 /// A slow disk is this much slower.
 const SLOWNESS: u64 = 100;
@@ -26,6 +28,8 @@ pub(crate) struct Slot<C: Core> {
     pub core: Option<C>,
     /// Which life it is in, from 1; a disk's completion is for the life that asked.
     pub life: u32,
+    /// How many of them since its disk was empty.
+    lives: u32,
     pub disk: MemoryDisk,
     pub runtime: TestRuntime,
     pub outbox: Outbox<C::Message>,
@@ -35,45 +39,67 @@ pub(crate) struct Slot<C: Core> {
     pub stuck_until: u64,
     /// The next time it is to be woken for a timer.
     pub wake_at: Option<u64>,
-    /// How many appends of the disk have been given a time of completion.
-    timed: usize,
+    /// The number of the next operation of the disk to be given a time of completion.
+    timed: u64,
+    /// An append of this life that nobody knows to be damaged: until others are durable behind it, no start could
+    /// find out.
+    damaged: Option<usize>,
     seen: Seen,
+    watch: Watch,
+}
+
+/// What a life of a core begins with.
+pub(crate) struct Birth<'a> {
+    pub shape: &'a Rc<Shape>,
+    pub seed: u64,
+    /// How many nodes were in this place before.
+    pub incarnation: u32,
+    /// The time on the machine's clocks.
+    pub local_ns: u64,
+    pub wall_ahead_ns: i64,
+    /// What it does wrong.
+    pub mistakes: &'static [Mistake],
 }
 
 impl<C: Core> Slot<C> {
     /// A core that has not lived yet, on an empty disk.
-    pub fn new(place: Place, seen: &Seen) -> Slot<C> {
+    pub fn new(place: Place, seen: &Seen, watch: &Watch) -> Slot<C> {
         Slot {
             place,
             core: None,
             life: 0,
-            disk: MemoryDisk::held(),
+            lives: 0,
+            disk: empty_disk(),
             runtime: TestRuntime::new(0),
-            outbox: Outbox::new(seen.clone()),
+            outbox: Outbox::new(seen.clone(), watch.clone()),
             stalled_until: 0,
             slow_until: 0,
             stuck_until: 0,
             wake_at: None,
             timed: 0,
+            damaged: None,
             seen: seen.clone(),
+            watch: watch.clone(),
         }
     }
 
-    /// Begins the next life, at a time on the machine's clocks.
-    pub fn start(&mut self, shape: &Rc<Shape>, seed: u64, local_ns: u64, wall_ahead_ns: i64) {
+    /// Begins the next life.
+    pub fn start(&mut self, birth: &Birth<'_>) {
         assert!(self.core.is_none(), "a core lives once at a time");
-        self.life += 1;
-        self.runtime = TestRuntime::new(seed);
-        self.runtime.advance_to(local_ns);
-        self.runtime.jump_wall(wall_ahead_ns);
-        self.outbox = Outbox::new(self.seen.clone());
+        (self.life, self.lives) = (self.life + 1, self.lives + 1);
+        self.runtime = TestRuntime::new(birth.seed);
+        self.runtime.set_mistakes(birth.mistakes);
+        self.runtime.advance_to(birth.local_ns);
+        self.runtime.jump_wall(birth.wall_ahead_ns);
+        self.outbox = Outbox::new(self.seen.clone(), self.watch.clone());
         self.stalled_until = 0;
         self.wake_at = None;
         self.timed = 0;
         self.core = Some(C::start(Start {
             place: self.place,
-            shape: Rc::clone(shape),
-            life: self.life,
+            shape: Rc::clone(birth.shape),
+            life: self.lives,
+            incarnation: birth.incarnation,
             disk: self.disk.clone(),
             runtime: self.runtime.clone(),
             outbox: self.outbox.clone(),
@@ -83,7 +109,7 @@ impl<C: Core> Slot<C> {
     /// Ends the life: the tasks are gone, and of the disk's writes some sectors.
     pub fn crash(&mut self, crash: Crash, random: &mut Random) {
         self.runtime.stop();
-        self.core = None;
+        (self.core, self.damaged) = (None, None);
         let mut tear = Tear { random, write: None, landing: Landing::All, seen: &self.seen };
         let lands = |append: &Append, sector, sectors| tear.lands(append, sector, sectors);
         self.disk = match crash {
@@ -92,17 +118,40 @@ impl<C: Core> Slot<C> {
         };
     }
 
-    /// Appends that were submitted since the last call, by index, and what each takes.
-    pub fn appends(&mut self, now_ns: u64, random: &mut Random) -> Vec<(usize, u64)> {
+    /// Ends the life, and the disk with it.
+    pub fn empty(&mut self) {
+        self.runtime.stop();
+        (self.core, self.damaged, self.lives) = (None, None, 0);
+        self.disk = empty_disk();
+    }
+
+    /// Takes note that the next append is damaged.
+    pub fn damages_next_append(&mut self) {
+        self.damaged = Some(self.disk.append_count());
+    }
+
+    /// Whether a start would find out about all that is damaged.
+    pub fn is_covered(&self) -> bool {
+        self.damaged.is_none_or(|index| self.disk.is_covered(index))
+    }
+
+    /// Operations of the disk that were submitted since the last call, by number, and what each takes.
+    pub fn operations(&mut self, now_ns: u64, random: &mut Random) -> Vec<(u64, u64)> {
         let mut delay_ns = || {
             let usual_ns = USUAL_NS.start + random.below(USUAL_NS.end - USUAL_NS.start);
             let slow = if now_ns < self.slow_until { SLOWNESS } else { 1 };
             usual_ns * slow + self.stuck_until.saturating_sub(now_ns)
         };
-        let new = self.timed..self.disk.append_count();
-        self.timed = new.end;
-        new.map(|index| (index, delay_ns())).collect()
+        let new = self.disk.operations_since(self.timed);
+        self.timed = new.last().map_or(self.timed, |last| last + 1);
+        new.into_iter().map(|id| (id, delay_ns())).collect()
     }
+}
+
+fn empty_disk() -> MemoryDisk {
+    let disk = MemoryDisk::held();
+    disk.hold_everything();
+    disk
 }
 
 /// Which sectors of a write that was under way are there afterwards.

@@ -4,8 +4,12 @@
 //! never happened, 2 called wrongly.
 
 use clap::Parser;
+use evenkeel_sim::minimise::minimise;
+use evenkeel_sim::mutation::TABLE;
 use evenkeel_sim::replicas::Replicas;
 use evenkeel_sim::sweep::sweep;
+use evenkeel_sim::{Plan, run};
+use evenkeel_storage::Mistake;
 use std::num::NonZero;
 use std::ops::Range;
 use std::process::ExitCode;
@@ -18,9 +22,12 @@ use std::time::Instant;
 struct Arguments {
     #[command(flatten)]
     which: Which,
-    /// Print what happens, step by step
-    #[arg(long)]
+    /// Print what happens, step by step; of a seed that fails, in the smallest run that fails like it
+    #[arg(long, requires = "seed")]
     trace: bool,
+    /// Have the cluster make a known mistake, by its number in the list of `--mistakes`
+    #[arg(long, value_name = "N", value_parser = parse_mistake)]
+    mistake: Option<&'static [Mistake]>,
 }
 
 #[derive(clap::Args)]
@@ -32,26 +39,61 @@ struct Which {
     /// Run the seeds from A, up to but not including B
     #[arg(long, value_name = "A..B", value_parser = parse_seeds)]
     seeds: Option<Range<u64>>,
+    /// List the known mistakes
+    #[arg(long)]
+    mistakes: bool,
 }
 
 fn main() -> ExitCode {
-    let Arguments { which, trace } = Arguments::parse();
-    let start = Instant::now();
-    let is_good = match (which.seed, which.seeds) {
-        (Some(seed), _) => {
-            let sweep = sweep::<Replicas>(seed..seed.saturating_add(1), 1, trace);
-            print!("{}", sweep.summary(start.elapsed()));
+    let Arguments { which, trace, mistake } = Arguments::parse();
+    let plan = Plan { mistakes: mistake.unwrap_or_default(), ..Plan::default() };
+    let is_good = match which {
+        Which { seed: Some(seed), .. } if trace => run_traced(&Plan { seed, ..plan }),
+        Which { seed: Some(seed), .. } => {
+            let start = Instant::now();
+            let sweep = sweep::<Replicas>(seed..seed.saturating_add(1), 1, &plan);
+            print!("{}", sweep.summary(start.elapsed(), false));
             sweep.failure.is_none()
         }
-        (None, seeds) => {
-            // Interleaved traces are of no use to anybody.
-            let threads = if trace { 1 } else { available_parallelism().map_or(1, NonZero::get) };
-            let sweep = sweep::<Replicas>(seeds.expect("one of the two is there"), threads, trace);
-            print!("{}", sweep.summary(start.elapsed()));
+        Which { seeds: Some(seeds), .. } => {
+            let threads = available_parallelism().map_or(1, NonZero::get);
+            let start = Instant::now();
+            let sweep = sweep::<Replicas>(seeds, threads, &plan);
+            print!("{}", sweep.summary(start.elapsed(), true));
             sweep.is_good()
+        }
+        Which { .. } => {
+            for (number, row) in TABLE.iter().enumerate() {
+                println!("{number:>3}  trap {:>2}  {}", row.trap, row.mistake[0].0);
+            }
+            true
         }
     };
     if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints a seed step by step; if it fails, the smallest run that does so too.
+fn run_traced(plan: &Plan) -> bool {
+    let Some((least, _)) = minimise::<Replicas>(plan) else {
+        let again = run::<Replicas>(&Plan { tracing: true, ..plan.clone() });
+        return again.is_ok();
+    };
+    let again = run::<Replicas>(&Plan { tracing: true, ..least.clone() });
+    println!(
+        "smallest run found: faults to {:?} but for {:?}, calm network {}, clients at most {:?}",
+        least.faults_max, least.spared, least.calm_network, least.clients_max
+    );
+    match again {
+        Ok(_) => println!("seed={}: it did not fail again", plan.seed),
+        Err(failure) => println!("{failure}"),
+    }
+    false
+}
+
+fn parse_mistake(text: &str) -> Result<&'static [Mistake], String> {
+    let number: usize = text.parse().map_err(|error| format!("{error}"))?;
+    let row = TABLE.get(number).ok_or(format!("there are {} mistakes, counted from 0", TABLE.len()))?;
+    Ok(&row.mistake)
 }
 
 fn parse_seeds(text: &str) -> Result<Range<u64>, String> {

@@ -1,6 +1,11 @@
 //! The real thing: a core of a node as `node/partition` makes it, with its engine, its log and its groups.
 
-use crate::cluster::{self, Answer, Call, Core, Order, REPLICAS, ReplicaState, Shape, Start};
+mod looking;
+mod watching;
+
+use crate::cluster::{
+    self, Answer, Call, Core, Order, REPLICAS, ReplicaState, Seat as Sitting, Shape, Start,
+};
 use evenkeel_expression::{
     Action, Comparator, Condition, ConditionView, Operand, Path, Test, Update, UpdateView,
 };
@@ -11,25 +16,26 @@ use evenkeel_model::{
     encode_item,
 };
 use evenkeel_partition::{
-    Body, Change, CoreConfig, CoreMessage, GroupMessage, OUTCOMES_KEPT_NS, Outbox, Outcome as Written,
-    Partition, Place, RangeRequest, ReadError, Redirect, RequestToken, Seat, Shard, Terms, WriteError,
+    Body, Change, CoreConfig, CoreMessage, GroupMessage, OUTCOMES_KEPT_NS, Outcome as Written, Partition,
+    Place, ReadError, Redirect, RequestToken, Seat, Shard, Terms, WriteError,
 };
 use evenkeel_paxos::{Member, MemberId, MemberKind, Standing};
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
-use evenkeel_storage::{Engine, EngineConfig, Limits, PageSettings, Runtime, WalConfig};
+use evenkeel_storage::{Engine, EngineConfig, Limits, OpenError, PageSettings, Runtime, WalConfig};
 use evenkeel_wire::RefusalCode;
+use looking::Looks;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+use watching::{Addressed, Way};
 
 const GENERATION: Generation = Generation(1);
 const VALUE: &str = "value";
-/// Ids of founders are below this, or at it.
-const FOUNDERS: u32 = 3;
+/// Node numbers of one place are so far apart; a cluster has fewer nodes.
+const NODES_MAX: u32 = 16;
+/// One item to a piece, nearly: copies take several.
+const PIECE_BYTES: usize = 1;
 const SWAP_PATIENCE: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -39,12 +45,16 @@ type LocalShard = Shard<MemoryDisk, TestRuntime>;
 /// One life of a core.
 pub struct Replicas {
     at: cluster::Place,
+    own: Place,
     shape: Rc<Shape>,
-    outbox: cluster::Outbox<CoreMessage>,
+    outbox: cluster::Outbox<Addressed>,
     runtime: TestRuntime,
     /// Nothing until the log has been read.
     shard: Rc<RefCell<Option<Rc<LocalShard>>>>,
+    /// What is wrong with the disk.
+    damage: Rc<RefCell<Option<String>>>,
     noticed: RefCell<Noticed>,
+    looks: RefCell<Looks>,
 }
 
 /// What was noticed already, so that it is counted once.
@@ -56,21 +66,24 @@ struct Noticed {
     serving: BTreeSet<usize>,
 }
 
-struct Way(cluster::Outbox<CoreMessage>);
-
-impl Outbox for Way {
-    fn send(&self, to: Place, message: CoreMessage) {
-        self.0.send(there(to), message);
-    }
-}
-
-fn place(place: cluster::Place) -> Place {
-    let node = NodeId(u32::try_from(place.node).expect("few nodes") + 1);
-    Place { node, shard: ShardId(u16::try_from(place.core).expect("few cores")) }
+/// A place of the cluster, as the node that is there now, or was, knows itself.
+fn place(place: cluster::Place, incarnation: u32) -> Place {
+    let node = u32::try_from(place.node).expect("few nodes") + 1 + NODES_MAX * incarnation;
+    Place { node: NodeId(node), shard: ShardId(u16::try_from(place.core).expect("few cores")) }
 }
 
 fn there(place: Place) -> cluster::Place {
-    cluster::Place { node: place.node.0 as usize - 1, core: usize::from(place.shard.0) }
+    cluster::Place { node: ((place.node.0 - 1) % NODES_MAX) as usize, core: usize::from(place.shard.0) }
+}
+
+fn sitting(seat: Seat) -> Sitting {
+    let incarnation = (seat.place.node.0 - 1) / NODES_MAX;
+    Sitting { member: seat.member.id.0, place: there(seat.place), incarnation }
+}
+
+fn seat(sitting: Sitting) -> Seat {
+    let member = Member { id: MemberId(sitting.member), kind: MemberKind::Storage };
+    Seat { member, place: place(sitting.place, sitting.incarnation) }
 }
 
 fn id(partition: usize) -> PartitionId {
@@ -95,7 +108,7 @@ fn founders(shape: &Shape, partition: usize) -> [Seat; REPLICAS] {
     let mut number = 0;
     shape.members(partition).map(|at| {
         number += 1;
-        Seat { member: Member { id: MemberId(number), kind: MemberKind::Storage }, place: place(at) }
+        Seat { member: Member { id: MemberId(number), kind: MemberKind::Storage }, place: place(at, 0) }
     })
 }
 
@@ -123,19 +136,19 @@ fn image(stored: Option<&[u8]>) -> Image {
     }
 }
 
-fn config(at: cluster::Place) -> EngineConfig {
-    let place = place(at);
+fn config(place: Place, shape: &Shape) -> EngineConfig {
+    let (segment_bytes, segments) = shape.segments;
     EngineConfig {
         cluster: ClusterId(1),
         node: place.node,
         shard: place.shard,
         wal: WalConfig {
-            segment_bytes: 64 * 1024,
-            frame_bytes: 16 * 1024,
-            frame_bytes_max: 48 * 1024,
+            segment_bytes,
+            frame_bytes: 8 * 1024,
+            frame_bytes_max: 24 * 1024,
             writes_in_flight_max: 2,
             frames_queued_max: 4,
-            wal_bytes_max: 16 * 64 * 1024,
+            wal_bytes_max: segments * segment_bytes,
             idle_frame_after: Duration::from_millis(10),
             idle_frame_every: Duration::from_secs(1),
         },
@@ -143,7 +156,7 @@ fn config(at: cluster::Place) -> EngineConfig {
         pages: PageSettings {
             step_bytes: 66 * 4096,
             bytes_max: 64 << 20,
-            cache_bytes: 64 * 1024,
+            cache_bytes: shape.cache_bytes,
             limits: Limits { leaf_bytes: 4096, inner_bytes: 4096 },
         },
         notes_ns: OUTCOMES_KEPT_NS,
@@ -151,38 +164,53 @@ fn config(at: cluster::Place) -> EngineConfig {
 }
 
 impl Core for Replicas {
-    type Message = CoreMessage;
+    type Message = Addressed;
 
-    fn start(start: Start<CoreMessage>) -> Self {
-        let Start { place: at, shape, outbox, disk, runtime, life } = start;
+    const OUTLIVES_A_DISK: bool = true;
+
+    fn describe(message: &Addressed) -> String {
+        message.to_string()
+    }
+
+    fn start(start: Start<Addressed>) -> Self {
+        let Start { place: at, shape, outbox, disk, runtime, life, incarnation } = start;
+        let own = place(at, incarnation);
         let core = Replicas {
             at,
+            own,
             shape,
             outbox,
             runtime: runtime.clone(),
             shard: Rc::default(),
+            damage: Rc::default(),
             noticed: RefCell::default(),
+            looks: RefCell::default(),
         };
         let (slot, shape, outbox) = (core.shard.clone(), core.shape.clone(), core.outbox.clone());
+        let damage = core.damage.clone();
         let spawner = runtime.clone();
         spawner.spawn(async move {
             let (engine, recovery) = loop {
-                match Engine::open(disk.clone(), runtime.clone(), config(at)).await {
+                match Engine::open(disk.clone(), runtime.clone(), config(own, &shape)).await {
                     Ok(opened) => break opened,
-                    Err(error) if error.to_string().contains("create") => runtime.sleep(RETRY).await,
-                    Err(error) => panic!("{at} does not open: {error}"),
+                    // A full disk, or one that fails.
+                    Err(OpenError::Disk(_)) => runtime.sleep(RETRY).await,
+                    Err(error) => {
+                        *damage.borrow_mut() = Some(error.to_string());
+                        return;
+                    }
                 }
             };
             if recovery.cut.is_some() {
                 outbox.note("cut tail");
             }
-            let mut core_config = CoreConfig::new(place(at), Rc::new(Way(outbox.clone())));
-            core_config.tail_bytes_max = 2 * 1024;
+            let mut core_config = CoreConfig::new(own, Rc::new(Way { from: own, outbox: outbox.clone() }));
+            (core_config.tail_bytes_max, core_config.piece_bytes) = (2 * 1024, PIECE_BYTES);
             let shard =
                 Rc::new(Shard::open(engine, runtime.clone(), core_config, &recovery).expect("it opens"));
             *slot.borrow_mut() = Some(shard.clone());
             // Founders are made once: a member that was removed must not come back.
-            for partition in (0..shape.partitions).filter(|_| life == 1) {
+            for partition in (0..shape.partitions).filter(|_| life == 1 && incarnation == 0) {
                 let members = shape.members(partition);
                 let Some(mine) = members.iter().position(|member| *member == at) else { continue };
                 let founders = founders(&shape, partition);
@@ -199,14 +227,18 @@ impl Core for Replicas {
         core
     }
 
-    fn receive(&self, from: cluster::Place, message: CoreMessage) {
+    fn receive(&self, _from: cluster::Place, Addressed { from, to, message }: Addressed) {
+        // For a node that is gone.
+        if to != self.own {
+            return;
+        }
         if let CoreMessage::Group(GroupMessage { body: Body::Piece(piece), .. }) = &message
             && piece.last.is_some()
         {
             self.outbox.note("snapshot install");
         }
         if let Some(shard) = &*self.shard.borrow() {
-            shard.receive(place(from), message);
+            shard.receive(from, message);
         }
     }
 
@@ -217,7 +249,7 @@ impl Core for Replicas {
         };
         let outbox = self.outbox.clone();
         self.runtime.spawn(async move {
-            if let Some(answer) = answer(&partition, &call).await {
+            if let Some(answer) = answer(&partition, &call, &outbox).await {
                 outbox.answer(&call, answer);
             }
         });
@@ -231,20 +263,34 @@ impl Core for Replicas {
                     partition.transfer(None);
                 }
             }
-            Order::Swap { partition, remove, add, number } => {
-                let member = Member { id: MemberId(FOUNDERS + number), kind: MemberKind::Storage };
-                let seat = Seat { member, place: place(add) };
-                if add == self.at {
-                    self.join(partition, seat);
-                } else if let Some(partition) = self.local(partition) {
-                    self.swap(partition, place(remove), seat);
+            Order::Join { partition, add } if seat(add).place == self.own => self.join(partition, seat(add)),
+            Order::Swap { partition, remove, add } if add.place != self.at => {
+                if let Some(partition) = self.local(partition) {
+                    self.swap(partition, MemberId(remove), seat(add));
                 }
             }
+            Order::Drop { partition, at } if seat(at).place == self.own => {
+                let local = self.local(partition);
+                if let Some(local) = local.filter(|local| local.member().0 == at.member) {
+                    self.drop_member(partition, &local);
+                }
+            }
+            Order::Join { .. } | Order::Swap { .. } | Order::Drop { .. } => {}
         }
     }
 
     fn has_stopped(&self) -> bool {
         self.shard.borrow().as_ref().is_some_and(|shard| shard.failure().is_some())
+    }
+
+    fn damage(&self) -> Option<String> {
+        let corrupt = self.shard.borrow().as_ref().map_or(0, |shard| shard.corrupt_pages());
+        let page = (corrupt > 0).then(|| "a page is not what it should be".to_owned());
+        self.damage.borrow().clone().or(page)
+    }
+
+    fn member(&self, partition: usize) -> Option<u32> {
+        self.local(partition).map(|local| local.member().0)
     }
 
     fn replicas(&self) -> Vec<ReplicaState> {
@@ -289,11 +335,9 @@ impl Replicas {
         });
     }
 
-    /// Has the member here, if it leads, replace the one at `remove`.
-    fn swap(&self, partition: Rc<Local>, remove: Place, add: Seat) {
-        let seats: Vec<Seat> = partition.redirect().members.seats().collect();
-        let Some(removed) = seats.iter().find(|seat| seat.place == remove) else { return };
-        if partition.swap(removed.member.id, add).is_err() {
+    /// Has the member here, if it leads, replace another one.
+    fn swap(&self, partition: Rc<Local>, remove: MemberId, add: Seat) {
+        if partition.swap(remove, add).is_err() {
             return;
         }
         let (runtime, outbox) = (self.runtime.clone(), self.outbox.clone());
@@ -305,9 +349,9 @@ impl Replicas {
         });
     }
 
-    /// Drops members that a swap has removed.
-    fn drop_removed(&self, number: usize, partition: &Local) {
-        let Some(shard) = self.shard.borrow().clone().filter(|_| partition.is_removed()) else { return };
+    /// Drops a member that has no part in its group any more.
+    fn drop_member(&self, number: usize, _member: &Local) {
+        let Some(shard) = self.shard.borrow().clone() else { return };
         self.runtime.spawn(async move {
             let _ = shard.drop_partition(id(number), GENERATION).await;
         });
@@ -323,32 +367,35 @@ impl Replicas {
             self.outbox.note("blocked probe");
         }
         if partition.is_removed() {
-            self.drop_removed(number, &partition);
+            self.drop_member(number, &partition);
             return None;
         }
-        let request = RangeRequest {
-            lower: &[0],
-            upper: None,
-            reverse: false,
-            items_max: usize::MAX,
-            bytes_max: usize::MAX,
-            filter: None,
-        };
-        let mut read = pin!(partition.range_eventual(request));
-        let Poll::Ready(Ok(page)) = read.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        let redirect = partition.redirect();
+        let configuration = redirect.members.configuration;
+        let member = partition.member();
+        // One that is to join holds nothing to be looked at yet.
+        if !configuration.contains(member) {
             return None;
-        };
-        let mut content = 0_u128;
-        for byte in page.items.iter().flat_map(|(key, image)| key.iter().chain(image.iter())) {
-            content = (content ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013B);
         }
-        let members = partition.redirect().members.places.iter().map(|&place| there(place)).collect();
-        let (applied, serves) = (page.applied.0, partition.serves());
-        Some(ReplicaState { partition: number, applied, content, serves, members })
+        let merges = self.shard.borrow().as_ref().map_or(0, |shard| shard.checkpoints().merges);
+        let content = self.looks.borrow_mut().look(number, &partition, merges);
+        let report = partition.report();
+        self.outbox.watch().applied(number, report.applied.0);
+        Some(ReplicaState {
+            partition: number,
+            applied: report.applied.0,
+            content,
+            member: member.0,
+            end: report.end.0,
+            promised: (report.ballot.round, report.ballot.replica),
+            serves: report.leased,
+            members: redirect.members.seats().map(sitting).collect(),
+            member_max: configuration.id_max.0,
+        })
     }
 }
 
-async fn answer(partition: &Local, call: &Call) -> Option<Answer> {
+async fn answer(partition: &Local, call: &Call, outbox: &cluster::Outbox<Addressed>) -> Option<Answer> {
     let key = key_bytes(call);
     let token = RequestToken {
         session: u128::from(call.token.client) + 1,
@@ -360,9 +407,13 @@ async fn answer(partition: &Local, call: &Call) -> Option<Answer> {
         Request::Get { consistency } => {
             let read = match consistency {
                 Consistency::Strong => partition.get(&key).await,
-                _ => partition.get_eventual(&key).await,
+                _ => {
+                    let read = partition.get_eventual(&key).await;
+                    watching::check_applied(partition, &read, outbox.watch());
+                    read
+                }
             };
-            return read_answer(read);
+            return Some(read_answer(read));
         }
         Request::Put { value } => {
             let terms = Terms { return_old: true, ..terms };
@@ -405,13 +456,15 @@ fn refused(redirect: &Redirect) -> Answer {
     Answer::Refused { code: RefusalCode::WrongPartition, leader: seat.map(|seat| there(seat.place)) }
 }
 
-fn read_answer(read: Result<Option<Rc<[u8]>>, ReadError>) -> Option<Answer> {
-    Some(match read {
+fn read_answer(read: Result<Option<Rc<[u8]>>, ReadError>) -> Answer {
+    match read {
         Ok(stored) => Answer::Settled(Outcome::Ok { returned: Some(image(stored.as_deref())) }),
         Err(ReadError::NotLeader(redirect)) => refused(&redirect),
         Err(ReadError::NotOwned(_)) => Answer::Refused { code: RefusalCode::WrongPartition, leader: None },
+        // A page that is damaged; the core says so too.
+        Err(ReadError::Engine(_)) => Answer::Refused { code: RefusalCode::Overloaded, leader: None },
         Err(error) => panic!("a read failed: {error}"),
-    })
+    }
 }
 
 fn write_answer(request: Request, written: Result<Written, WriteError>) -> Option<Answer> {

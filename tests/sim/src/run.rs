@@ -6,20 +6,25 @@
 
 use crate::client::{Clients, Workload};
 use crate::cluster::{Core, Place, ReplicaState, Shape};
+use crate::control::{CONTROL_EVERY_NS, Control};
 use crate::faults;
 use crate::machine::Crash;
 use crate::seen::Counts;
 use crate::swarm::Swarm;
-use crate::world::{Occurrence, World};
+use crate::watch::Ballot;
+use crate::world::{Harm, Occurrence, World};
 use evenkeel_history::{
     Consistency, Explanation, History, Image, Limits, Outcome, Request, Verdict, check, final_state, reads,
 };
+use evenkeel_storage::Mistake;
 use evenkeel_storage::memory::Random;
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
+/// A seed counts only with so many operations of clients.
+pub const OPERATIONS_MIN: u64 = 1_000;
 /// A seed counts only with so many crashes of nodes.
 pub const CRASHES_MIN: u64 = 3;
 /// How long it takes until the next crash when clients have done enough and crashes are missing.
@@ -30,6 +35,8 @@ const SAFETY_NS_MAX: u64 = 600_000_000_000;
 const LIVENESS_NS_MAX: u64 = 60_000_000_000;
 /// How long a process is away that has ended by itself.
 const STARTED_AGAIN_NS: u64 = 100_000_000;
+/// How long it takes until a node whose disk is damaged has been replaced.
+const REPLACED_NS: u64 = 50_000_000;
 /// How often copies are compared and leases counted.
 const LOOK_EVERY_STEPS: u64 = 64;
 
@@ -42,6 +49,8 @@ pub struct Report {
     pub operations: u64,
     /// Crashes of nodes.
     pub crashes: u64,
+    /// Faults.
+    pub faults: u64,
     /// Steps of the simulation.
     pub steps: u64,
     /// Virtual time that passed.
@@ -94,6 +103,48 @@ pub enum Violation {
         /// The other.
         other: Place,
     },
+    /// A member has lost what it said it had.
+    #[error(
+        "word broken: member {member} of partition {partition} at {place} had acknowledged slot {acknowledged} \
+         and promised ballot {promised:?}, and has slots to {end} and ballot {ballot:?}"
+    )]
+    WordBroken {
+        /// The partition.
+        partition: usize,
+        /// The member.
+        member: u32,
+        /// Its core.
+        place: Place,
+        /// What it acknowledged and is chosen.
+        acknowledged: u64,
+        /// What it promised.
+        promised: Ballot,
+        /// The end of its log.
+        end: u64,
+        /// The greatest ballot it knows to have promised.
+        ballot: Ballot,
+    },
+    /// A core has seen something that must not be.
+    #[error("wrong: {0}")]
+    Wrong(String),
+    /// A disk that nobody has damaged is taken for damaged.
+    #[error("false alarm: {place} takes its disk for damaged: {what}")]
+    FalseAlarm {
+        /// The core.
+        place: Place,
+        /// What it says.
+        what: String,
+    },
+    /// Too little happened for the seed to count.
+    #[error("does not count: {operations} operations and {crashes} crashes in {after_s} s")]
+    DoesNotCount {
+        /// Operations of clients.
+        operations: u64,
+        /// Crashes of nodes.
+        crashes: u64,
+        /// Virtual seconds.
+        after_s: u64,
+    },
     /// An assertion of the cluster failed, or of the simulator.
     #[error("panic: {0}")]
     Panic(String),
@@ -122,13 +173,45 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs a seed. `tracing` prints what happens.
+/// A run: a seed, and what is done otherwise than the seed says.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Prints what happens.
+    pub tracing: bool,
+    /// What the cluster gets wrong.
+    pub mistakes: &'static [Mistake],
+    /// The faults that are left out, by their number in the run.
+    pub spared: BTreeSet<u64>,
+    /// How many faults there are at most; then the run may end.
+    pub faults_max: Option<u64>,
+    /// No message is lost, repeated or delayed.
+    pub calm_network: bool,
+    /// How many clients there are at most.
+    pub clients_max: Option<u64>,
+}
+
+impl Plan {
+    /// A seed as it is.
+    pub fn of(seed: u64) -> Plan {
+        Plan { seed, ..Plan::default() }
+    }
+
+    /// Whether anything is left out, so that the run need not have as much in it as a seed that counts.
+    fn is_reduced(&self) -> bool {
+        self.faults_max.is_some() || !self.spared.is_empty()
+    }
+}
+
+/// Runs a seed.
 ///
 /// # Errors
 /// If a promise is broken.
-pub fn run<C: Core>(seed: u64, tracing: bool) -> Result<Report, Box<Failure>> {
+pub fn run<C: Core>(plan: &Plan) -> Result<Report, Box<Failure>> {
+    let seed = plan.seed;
     // Nothing that the run has touched is looked at after a panic.
-    let run = std::panic::AssertUnwindSafe(|| run_unguarded::<C>(seed, tracing));
+    let run = std::panic::AssertUnwindSafe(|| run_unguarded::<C>(plan));
     let result = std::panic::catch_unwind(run).unwrap_or_else(|panic| Err(Violation::Panic(said(&*panic))));
     result.map_err(|violation| Box::new(Failure { seed, violation }))
 }
@@ -139,24 +222,43 @@ fn said(panic: &dyn Any) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
 }
 
-fn run_unguarded<C: Core>(seed: u64, tracing: bool) -> Result<Report, Violation> {
-    let mut random = Random::new(seed);
+fn run_unguarded<C: Core>(plan: &Plan) -> Result<Report, Violation> {
+    let mut random = Random::new(plan.seed);
     let shape = Shape {
         nodes: 3 + usize::from(random.once_in(3)),
         cores: 2,
         partitions: 8,
         keys: 1 + usize::from(random.once_in(2)) * 5,
+        segments: if random.once_in(2) { (64 * 1024, 16) } else { (32 * 1024, 12) },
+        cache_bytes: if random.once_in(2) { 64 * 1024 } else { 8 * 1024 },
     };
-    let (swarm, workload) = (Swarm::draw(&mut random), Workload::draw(&mut random));
-    let mut world = World::new(shape, swarm, random, tracing);
-    world.trace(|| format!("seed {seed}: {:?}, {:?}, {workload:?}", world.shape, world.swarm));
+    let (mut swarm, mut workload) = (Swarm::draw(&mut random), Workload::draw(&mut random));
+    if plan.calm_network {
+        (swarm.drop, swarm.duplicate, swarm.delay) = (0, 0, 0);
+    }
+    workload.clients = workload.clients.min(plan.clients_max.unwrap_or(u64::MAX));
+    let mut world = World::new(shape, swarm, random, plan.mistakes, plan.tracing);
+    world.trace(|| format!("seed {}: {:?}, {:?}, {workload:?}", plan.seed, world.shape, world.swarm));
     let clients = Clients::new(workload, &mut world);
-    let simulation: Simulation<C> = Simulation { world, clients, steps: 0, contents: BTreeMap::new() };
-    simulation.run(seed)
+    let plan = plan.clone();
+    let simulation: Simulation<C> = Simulation {
+        plan,
+        world,
+        control: Control::default(),
+        clients,
+        steps: 0,
+        faults: 0,
+        contents: BTreeMap::new(),
+    };
+    simulation.run()
 }
 
 struct Simulation<C: Core> {
+    plan: Plan,
+    /// Faults so far, those left out among them.
+    faults: u64,
     world: World<C>,
+    control: Control,
     clients: Clients,
     steps: u64,
     /// The content of each partition at each slot, and who held it first.
@@ -164,13 +266,14 @@ struct Simulation<C: Core> {
 }
 
 impl<C: Core> Simulation<C> {
-    fn run(mut self, seed: u64) -> Result<Report, Violation> {
+    fn run(mut self) -> Result<Report, Violation> {
         self.make_trouble()?;
         self.recover()?;
-        let last = self.judge();
+        self.judge()?;
         let world = &self.world;
-        last.map(|()| Report {
-            seed,
+        Ok(Report {
+            seed: self.plan.seed,
+            faults: self.faults,
             operations: self.clients.begun(),
             crashes: world.crashes,
             steps: self.steps,
@@ -183,20 +286,33 @@ impl<C: Core> Simulation<C> {
     /// The phase of faults.
     fn make_trouble(&mut self) -> Result<(), Violation> {
         self.world.after(self.world.swarm.fault_pause_ns, Occurrence::Fault);
+        self.world.after(CONTROL_EVERY_NS, Occurrence::Control);
         while self.world.now_ns() < SAFETY_NS_MAX {
-            if self.clients.have_done_enough() && self.world.crashes >= CRASHES_MIN {
-                break;
+            let enough = self.world.crashes >= CRASHES_MIN || self.plan.is_reduced();
+            if self.clients.have_done_enough() && enough {
+                return Ok(());
             }
             if self.step()? == Occurrence::Fault {
-                let fault = faults::draw(&mut self.world, self.clients.have_done_enough());
-                faults::inflict(&mut self.world, fault);
-                let usual_ns = self.world.swarm.fault_pause_ns;
-                let mean_ns = if self.clients.have_done_enough() { CRASH_PAUSE_NS } else { usual_ns };
-                let pause_ns = self.world.random.below(2 * mean_ns);
-                self.world.after(pause_ns, Occurrence::Fault);
+                self.make_fault();
             }
         }
-        Ok(())
+        let (operations, crashes) = (self.clients.begun(), self.world.crashes);
+        let after_s = SAFETY_NS_MAX / 1_000_000_000;
+        Err(Violation::DoesNotCount { operations, crashes, after_s })
+    }
+
+    fn make_fault(&mut self) {
+        let fault = faults::draw(&mut self.world, self.clients.have_done_enough());
+        let spared = self.plan.spared.contains(&self.faults)
+            || self.plan.faults_max.is_some_and(|most| self.faults >= most);
+        if !spared {
+            faults::inflict(&mut self.world, fault);
+        }
+        self.faults += 1;
+        let usual_ns = self.world.swarm.fault_pause_ns;
+        let mean_ns = if self.clients.have_done_enough() { CRASH_PAUSE_NS } else { usual_ns };
+        let pause_ns = self.world.fault_random.below(2 * mean_ns);
+        self.world.after(pause_ns, Occurrence::Fault);
     }
 
     /// The phase of recovery: every partition takes a write, every key a read, every copy catches up.
@@ -240,13 +356,31 @@ impl<C: Core> Simulation<C> {
             Occurrence::Client { client, timer } => {
                 self.clients.handle_timer(&mut self.world, client, timer);
             }
+            Occurrence::Control => {
+                self.control.look(&mut self.world);
+                self.world.after(CONTROL_EVERY_NS, Occurrence::Control);
+            }
             Occurrence::Fault | Occurrence::Inside => {}
         }
         if self.steps.is_multiple_of(LOOK_EVERY_STEPS) {
             self.look()?;
+            self.replace_damaged()?;
             self.start_stopped_again();
         }
         Ok(occurrence)
+    }
+
+    /// Whoever runs the cluster replaces nodes that say that their disks are damaged.
+    fn replace_damaged(&mut self) -> Result<(), Violation> {
+        let damage = |(place, core): (Place, &C)| Some((place, core.damage()?));
+        let Some((place, what)) = self.world.cores().find_map(damage) else { return Ok(()) };
+        if self.world.harm != Some(Harm { node: place.node, replaced: false }) {
+            return Err(Violation::FalseAlarm { place, what });
+        }
+        self.world.trace(|| format!("{place} takes its disk for damaged: {what}"));
+        self.world.seen.note("corruption found");
+        self.world.replace(place.node, REPLACED_NS);
+        Ok(())
     }
 
     /// Whoever keeps processes running starts those again that have ended by themselves.
@@ -255,7 +389,11 @@ impl<C: Core> Simulation<C> {
             self.world.cores().filter(|(_, core)| core.has_stopped()).map(|(place, _)| place.node).collect();
         for node in stopped {
             self.world.seen.note("stopped by itself");
-            self.world.crash(node, Crash::Kill, STARTED_AGAIN_NS);
+            if self.world.is_covered(node) {
+                self.world.crash(node, Crash::Kill, STARTED_AGAIN_NS);
+            } else {
+                self.world.replace(node, REPLACED_NS);
+            }
         }
     }
 
@@ -271,15 +409,27 @@ impl<C: Core> Simulation<C> {
                     let at_ns = self.world.now_ns();
                     return Err(Violation::TwoServe { partition, one, other, at_ns });
                 }
-                let slot = replica.applied;
+                self.check_word(other, &replica)?;
+                let Some((slot, found)) = replica.content else { continue };
                 let entry = self.contents.entry((partition, slot));
-                let (content, one) = *entry.or_insert((replica.content, other));
-                if content != replica.content {
+                let (content, one) = *entry.or_insert((found, other));
+                if content != found {
                     return Err(Violation::CopiesDiffer { partition, slot, one, other });
                 }
             }
         }
-        Ok(())
+        self.world.watch.wrong().map_or(Ok(()), |wrong| Err(Violation::Wrong(wrong)))
+    }
+
+    /// A member has what it said it had.
+    fn check_word(&self, place: Place, replica: &ReplicaState) -> Result<(), Violation> {
+        let ReplicaState { partition, member, end, promised: ballot, .. } = *replica;
+        let word = self.world.watch.word(partition, member);
+        if end >= word.upto && ballot >= word.ballot {
+            return Ok(());
+        }
+        let (acknowledged, promised) = (word.upto, word.ballot);
+        Err(Violation::WordBroken { partition, member, place, acknowledged, promised, end, ballot })
     }
 
     fn copies_are_level(&self) -> bool {
@@ -327,12 +477,17 @@ impl<C: Core> Simulation<C> {
     }
 }
 
-/// Whether every member, by the word of the newest copy, has a copy as new. What has been removed need not.
+/// Whether every member, by the word of the newest copy, has a copy as new, and it has been looked at. What has
+/// been removed need not.
 fn is_level(copies: &[(Place, ReplicaState)]) -> bool {
     let Some((_, newest)) = copies.iter().max_by_key(|(_, copy)| copy.applied) else { return true };
-    let applied =
-        |member: &Place| copies.iter().find(|(place, _)| place == member).map(|copy| copy.1.applied);
-    newest.members.iter().all(|member| applied(member) == Some(newest.applied))
+    let seen = |copy: &ReplicaState| copy.content.map(|(slot, _)| slot);
+    newest.members.iter().all(|seat| {
+        let same =
+            |(place, copy): &&(Place, ReplicaState)| *place == seat.place && copy.member == seat.member;
+        let copy = copies.iter().find(same);
+        copy.is_some_and(|(_, copy)| copy.applied == newest.applied && seen(copy) == Some(newest.applied))
+    })
 }
 
 /// What the last strong read of each key saw, which is the final state: nothing is written after it.

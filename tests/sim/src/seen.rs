@@ -5,10 +5,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-/// What a range of seeds must have seen, or it counts as failed: the rare paths that it is there for. The
-/// cluster notes all of them itself.
-pub const REQUIRED: [&str; 7] =
-    ["cut tail", "segment wrap", "swap", "snapshot install", "relinquish", "lease lapse", "blocked probe"];
+/// What a range of seeds must have seen, or it counts as failed: the rare paths that it is there for.
+pub const REQUIRED: [&str; 9] = [
+    "cut tail",
+    "segment wrap",
+    "swap",
+    "snapshot install",
+    "relinquish",
+    "lease lapse",
+    "blocked probe",
+    "corruption found",
+    "replaced node",
+];
 
 /// How often each event happened.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]

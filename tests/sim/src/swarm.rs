@@ -33,10 +33,22 @@ pub struct Swarm {
     pub stuck_disks: bool,
     /// Disks on which no file can be made.
     pub full_disks: bool,
+    /// Bits that change on a disk.
+    pub rot: bool,
+    /// Writes that are reported as done and are not.
+    pub lost_writes: bool,
+    /// Writes that go elsewhere on the disk.
+    pub misdirected_writes: bool,
+    /// Appends to a log that fail.
+    pub failed_appends: bool,
+    /// Nodes that are replaced, and their disks gone.
+    pub emptied_disks: bool,
     /// Most parts in a million that clocks are fast or slow.
     pub drift_ppm: i32,
     /// Wall clocks that are set.
     pub wall_jumps: bool,
+    /// Answers that half of the clients never get, and everybody crashing meanwhile.
+    pub mutes: bool,
     /// Leaders that are asked to hand over.
     pub transfers: bool,
     /// Members that are replaced.
@@ -61,8 +73,14 @@ impl Swarm {
             slow_disks: false,
             stuck_disks: false,
             full_disks: false,
+            rot: false,
+            lost_writes: false,
+            misdirected_writes: false,
+            failed_appends: false,
+            emptied_disks: false,
             drift_ppm: 0,
             wall_jumps: false,
+            mutes: false,
             transfers: false,
             swaps: false,
             fault_pause_ns: 1_000_000_000,
@@ -74,6 +92,12 @@ impl Swarm {
         let mut rate = |most: u64| if random.once_in(2) { 1 + random.below(most) } else { 0 };
         let (drop, duplicate, delay) = (rate(50_000), rate(50_000), rate(100_000));
         let mut half = || random.once_in(2);
+        // That a swap is chosen may be known to its leader only: a disk that goes then takes a second one of the
+        // members before the swap. So disks are harmed where members are swapped for no other reason.
+        let swaps = half();
+        let mut harmed = || half() && !swaps;
+        let (rot, lost_writes) = (harmed(), harmed());
+        let (misdirected_writes, emptied_disks) = (harmed(), harmed());
         let mut swarm = Swarm {
             drop,
             duplicate,
@@ -86,9 +110,15 @@ impl Swarm {
             slow_disks: half(),
             stuck_disks: half(),
             full_disks: half(),
+            rot,
+            lost_writes,
+            misdirected_writes,
+            emptied_disks,
+            failed_appends: half(),
             wall_jumps: half(),
+            mutes: half(),
             transfers: half(),
-            swaps: half(),
+            swaps,
             drift_ppm: if half() { DRIFT_PPM_MAX } else { 0 },
             ..Swarm::calm()
         };

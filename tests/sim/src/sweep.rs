@@ -1,7 +1,7 @@
 //! Many seeds, on as many threads as there are cores: each seed in one of them.
 
 use crate::cluster::Core;
-use crate::run::{Report, run};
+use crate::run::{Plan, Report, run};
 use crate::seen::Counts;
 use std::fmt::Write;
 use std::ops::Range;
@@ -28,8 +28,8 @@ pub struct Sweep {
     pub failure: Option<(u64, String)>,
 }
 
-/// Runs a range of seeds.
-pub fn sweep<C: Core>(seeds: Range<u64>, threads: usize, tracing: bool) -> Sweep {
+/// Runs a range of seeds, each by this plan but for its seed.
+pub fn sweep<C: Core>(seeds: Range<u64>, threads: usize, plan: &Plan) -> Sweep {
     let (next, failed) = (AtomicU64::new(seeds.start), AtomicBool::new(false));
     let (results, received) = mpsc::channel();
     let mut sweep = Sweep::default();
@@ -42,7 +42,8 @@ pub fn sweep<C: Core>(seeds: Range<u64>, threads: usize, tracing: bool) -> Sweep
                     if seed >= end {
                         break;
                     }
-                    let result = run::<C>(seed, tracing).map_err(|failure| failure.to_string());
+                    let plan = Plan { seed, ..plan.clone() };
+                    let result = run::<C>(&plan).map_err(|failure| failure.to_string());
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     // The receiver waits for all threads, so it is there.
                     let _ = results.send((seed, result));
@@ -80,8 +81,8 @@ impl Sweep {
         self.failure.is_none() && self.seen.missing().is_empty()
     }
 
-    /// For a person to read; what is wrong comes last.
-    pub fn summary(&self, taken: Duration) -> String {
+    /// For a person to read; what is wrong comes last. What never happened is of interest in a range only.
+    pub fn summary(&self, taken: Duration, is_range: bool) -> String {
         let Sweep { passed, operations, crashes, steps, .. } = self;
         let virtual_s = self.virtual_ns / 1_000_000_000;
         let per_second = *passed as f64 / taken.as_secs_f64().max(1e-9);
@@ -91,7 +92,7 @@ impl Sweep {
             self.seen
         );
         let missing = self.seen.missing();
-        if !missing.is_empty() {
+        if is_range && !missing.is_empty() {
             let _ = writeln!(text, "never happened: {}", missing.join(", "));
         }
         if let Some((_, failure)) = &self.failure {

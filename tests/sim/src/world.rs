@@ -5,14 +5,20 @@
 
 use crate::client::Timer;
 use crate::clock::Clock;
-use crate::cluster::{Answer, Call, CallToken, Core, Order, Outgoing, Place, Shape};
-use crate::machine::{Crash, Slot};
+use crate::cluster::{Answer, Call, CallToken, Core, Order, Outgoing, Place, REPLICAS, Shape};
+use crate::machine::{Birth, Crash, Slot};
 use crate::network::{End, Fate, Network};
 use crate::seen::Seen;
 use crate::swarm::Swarm;
-use evenkeel_storage::memory::Random;
+use crate::watch::Watch;
+use evenkeel_storage::memory::{Append, DamageKind, Random};
+use evenkeel_storage::{FileId, Mistake};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+
+/// A node whose disks were emptied takes part as the one that it was.
+pub const IDENTITY_REUSED: Mistake =
+    Mistake("cluster: a node with emptied disks takes part as the one it was");
 
 /// What is in the queue.
 #[derive(Clone, Debug)]
@@ -26,11 +32,11 @@ enum Event<M> {
         to: Place,
         call: Call,
     },
-    /// A write of a core's disk is durable.
-    Appended {
+    /// An operation of a core's disk is done.
+    Done {
         to: Place,
         life: u32,
-        index: usize,
+        operation: u64,
     },
     /// A timer of a core is due, or its stall ends.
     Wake {
@@ -43,11 +49,16 @@ enum Event<M> {
     Restart {
         node: usize,
     },
+    Crash {
+        node: usize,
+        crash: Crash,
+        down_ns: u64,
+    },
     Mend {
         from: End,
         to: End,
     },
-    EmptyDisk {
+    Room {
         of: Place,
     },
     Outer(Occurrence),
@@ -74,6 +85,8 @@ pub enum Occurrence {
     },
     /// Something is to go wrong.
     Fault,
+    /// The control plane looks at the cluster.
+    Control,
     /// Something happened inside.
     Inside,
 }
@@ -83,6 +96,16 @@ struct Machine {
     clock: Clock,
     wall_ahead_ns: i64,
     up: bool,
+    incarnation: u32,
+}
+
+/// A node with a damaged disk. While there is one, no other disk is touched: what is chosen is on two of three.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Harm {
+    /// The node.
+    pub node: usize,
+    /// Another one has taken its place, and is to be taken in by the groups.
+    pub replaced: bool,
 }
 
 /// A cluster in its surroundings.
@@ -91,10 +114,18 @@ pub struct World<C: Core> {
     pub shape: Rc<Shape>,
     /// What can go wrong.
     pub swarm: Swarm,
-    /// All that is drawn.
+    /// All that is drawn, but for faults.
     pub random: Random,
+    /// Faults are drawn from this, so that leaving one out changes no other.
+    pub fault_random: Random,
     /// What happened.
     pub seen: Seen,
+    /// What members have promised.
+    pub watch: Watch,
+    /// Until when every second client gets no answer.
+    muted_until: u64,
+    /// The node whose disk is damaged.
+    pub harm: Option<Harm>,
     /// The links.
     pub network: Network,
     /// Crashes of nodes so far.
@@ -106,21 +137,32 @@ pub struct World<C: Core> {
     orders: u32,
     now_ns: u64,
     digest: u64,
+    mistakes: &'static [Mistake],
     tracing: bool,
 }
 
 impl<C: Core> World<C> {
-    /// A cluster whose nodes start now, for the first time.
-    pub fn new(shape: Shape, swarm: Swarm, random: Random, tracing: bool) -> World<C> {
-        let seen = Seen::default();
-        let machine = |_| Machine { clock: Clock::new(0, 0, 0), wall_ahead_ns: 0, up: false };
+    /// A cluster whose nodes start now, for the first time, and make these mistakes.
+    pub fn new(
+        shape: Shape,
+        swarm: Swarm,
+        mut random: Random,
+        mistakes: &'static [Mistake],
+        tracing: bool,
+    ) -> World<C> {
+        let (seen, watch) = (Seen::default(), Watch::default());
+        let machine = |_| Machine { clock: Clock::new(0, 0, 0), wall_ahead_ns: 0, up: false, incarnation: 0 };
         let mut world = World {
-            slots: shape.places().map(|place| Slot::new(place, &seen)).collect(),
+            slots: shape.places().map(|place| Slot::new(place, &seen, &watch)).collect(),
             machines: (0..shape.nodes).map(machine).collect(),
             shape: Rc::new(shape),
             swarm,
+            fault_random: Random::new(random.bits()),
             random,
             seen,
+            watch,
+            muted_until: 0,
+            harm: None,
             network: Network::default(),
             crashes: 0,
             queue: BTreeMap::new(),
@@ -128,6 +170,7 @@ impl<C: Core> World<C> {
             orders: 0,
             now_ns: 0,
             digest: 0,
+            mistakes,
             tracing,
         };
         for node in 0..world.shape.nodes {
@@ -162,7 +205,13 @@ impl<C: Core> World<C> {
 
     /// Sends an attempt of a client to a core.
     pub fn call(&mut self, to: Place, call: Call) {
-        self.trace(|| format!("client {} asks {to}: {call:?}", call.token.client));
+        self.trace(|| {
+            let Call { token, attempt, partition, key, request, .. } = &call;
+            let client = token.client;
+            format!(
+                "client {client} asks {to}: {request} of key {key}, partition {partition}, attempt {attempt}"
+            )
+        });
         let fate = self.network.send(End::Clients, End::Node(to.node), &self.swarm, &mut self.random);
         self.post(fate, Event::Call { to, call });
     }
@@ -187,17 +236,18 @@ impl<C: Core> World<C> {
                 slot.wake_at = slot.wake_at.filter(|&wake_at| wake_at > at_ns);
                 self.wake(to, Event::Wake { to }, |_| {});
             }
-            Event::Appended { to, life, index } => {
+            Event::Done { to, life, operation } => {
                 let slot = self.slot_mut(to);
                 if slot.life == life && slot.core.is_some() {
-                    slot.disk.complete(index);
+                    slot.disk.complete_operation(operation);
                     self.wake(to, Event::Wake { to }, |_| {});
                 }
             }
             Event::Order { to, order } => self.wake(to, Event::Order { to, order }, |core| core.obey(order)),
             Event::Restart { node } => self.restart(node),
+            Event::Crash { node, crash, down_ns } => self.crash(node, crash, down_ns),
             Event::Mend { from, to } => self.network.mend(from, to),
-            Event::EmptyDisk { of } => self.slot_mut(of).disk.set_full(false),
+            Event::Room { of } => self.slot_mut(of).disk.set_full(false),
             Event::Outer(occurrence) => return Some(occurrence),
         }
         Some(Occurrence::Inside)
@@ -205,6 +255,11 @@ impl<C: Core> World<C> {
 
     /// Ends the life of all cores of a node, and starts them again after a while.
     pub fn crash(&mut self, node: usize, crash: Crash, down_ns: u64) {
+        if !self.is_covered(node) {
+            // The next start would take the log to end where nobody can know better.
+            self.seen.note("crash put off: damage that no start could find");
+            return;
+        }
         if !std::mem::replace(&mut self.machines[node].up, false) {
             return;
         }
@@ -218,6 +273,113 @@ impl<C: Core> World<C> {
             self.machines[node].clock = Clock::new(self.now_ns, 1, fast_ppm);
         }
         self.queue(down_ns, Event::Restart { node });
+    }
+
+    /// Lets every second client have no answer for a while, and nodes crash some time after now.
+    pub fn mute(&mut self, for_ns: u64, after_ns: u64, victims: Vec<(usize, Crash, u64)>) {
+        self.muted_until = self.now_ns + for_ns;
+        for (node, crash, down_ns) in victims {
+            self.queue(after_ns, Event::Crash { node, crash, down_ns });
+        }
+    }
+
+    /// Puts another node in the place of one, with empty disks; it starts after a while.
+    pub fn replace(&mut self, node: usize, down_ns: u64) {
+        self.trace(|| {
+            format!("node {node} is replaced, its disks are gone; back in {} ms", down_ns / 1_000_000)
+        });
+        self.seen.note("replaced node");
+        self.crashes += u64::from(self.machines[node].up);
+        let fast_ppm = self.draw_drift();
+        let machine = &mut self.machines[node];
+        (machine.up, machine.clock) = (false, Clock::new(self.now_ns, 1, fast_ppm));
+        if !self.errs(IDENTITY_REUSED) {
+            self.machines[node].incarnation += 1;
+        }
+        self.slots_of(node).for_each(|index| self.slots[index].empty());
+        self.harm = Some(Harm { node, replaced: true });
+        self.queue(down_ns, Event::Restart { node });
+    }
+
+    /// How many nodes were in the place of this one before.
+    pub fn incarnation(&self, node: usize) -> u32 {
+        self.machines[node].incarnation
+    }
+
+    /// Whether everything in the place of a node lives and is not stalled.
+    pub fn is_working(&self, node: usize) -> bool {
+        self.slots_of(node).all(|index| {
+            let slot = &self.slots[index];
+            slot.core.is_some() && slot.stalled_until <= self.now_ns
+        })
+    }
+
+    /// Whether a start of this node would find out about all that is damaged on its disks.
+    pub fn is_covered(&self, node: usize) -> bool {
+        self.slots_of(node).all(|index| self.slots[index].is_covered())
+    }
+
+    /// The core in a place, if it lives.
+    pub fn core(&self, place: Place) -> Option<&C> {
+        self.slots[self.index(place)].core.as_ref()
+    }
+
+    /// Whether a mistake is to be made.
+    fn errs(&self, mistake: Mistake) -> bool {
+        self.mistakes.contains(&mistake)
+    }
+
+    /// Whether a disk of this node may be damaged now: what is chosen must be whole on two of three.
+    pub fn may_harm(&self, node: usize) -> bool {
+        C::OUTLIVES_A_DISK && self.harm.is_none_or(|harm| harm.node == node && !harm.replaced)
+    }
+
+    /// Lets the next append to the log, or the next write of a page, be lost or go elsewhere.
+    pub fn damage_next(&mut self, place: Place, append: bool, kind: DamageKind) {
+        let random = self.fault_random.bits();
+        let slot = self.slot_mut(place);
+        if slot.core.is_none() || append && !slot.is_covered() {
+            return;
+        }
+        slot.disk.damage_next(append, kind, random);
+        if append {
+            slot.damages_next_append();
+        }
+        self.harm = Some(Harm { node: place.node, replaced: false });
+    }
+
+    /// Lets the next append to the log fail.
+    pub fn fail_append(&mut self, place: Place) {
+        self.slot_mut(place).disk.fail_next_append();
+    }
+
+    /// Changes one bit of a disk: in the log of what was written in this life and is known to be durable, or
+    /// anywhere in the page file.
+    pub fn rot(&mut self, place: Place, log: bool) {
+        let (random, at) = (self.fault_random.bits(), self.fault_random.bits());
+        let slot = self.slot_mut(place);
+        if slot.core.is_none() {
+            return;
+        }
+        let (file, from, bytes) = if log {
+            let history = slot.disk.history();
+            let Some(index) = random.checked_rem(history.len() as u64) else { return };
+            let index = usize::try_from(index).expect("appends are in memory");
+            let end = |append: &Append| append.offset + append.bytes.len() as u64;
+            let chosen = &history[index];
+            let overwritten = history[index + 1..].iter().any(|later| {
+                later.file == chosen.file && later.offset < end(chosen) && chosen.offset < end(later)
+            });
+            if overwritten || !slot.disk.is_covered(index) {
+                return;
+            }
+            (chosen.file, chosen.offset, chosen.bytes.len() as u64)
+        } else {
+            (FileId::Pages, 0, slot.disk.content(FileId::Pages).len() as u64)
+        };
+        let Some(at) = at.checked_rem(bytes * 8) else { return };
+        slot.disk.rot(file, from + at / 8, u32::try_from(at % 8).expect("it is below eight"));
+        self.harm = Some(Harm { node: place.node, replaced: false });
     }
 
     /// Lets a core do nothing for a while. Its disk and its clock go on.
@@ -236,7 +398,7 @@ impl<C: Core> World<C> {
     /// Lets no file be made on a disk for a while.
     pub fn fill_disk(&mut self, place: Place, for_ns: u64) {
         self.slot_mut(place).disk.set_full(true);
-        self.queue(for_ns, Event::EmptyDisk { of: place });
+        self.queue(for_ns, Event::Room { of: place });
     }
 
     /// Cuts one direction of a link for a while.
@@ -245,10 +407,10 @@ impl<C: Core> World<C> {
         self.queue(for_ns, Event::Mend { from, to });
     }
 
-    /// A number that no order had before.
+    /// The number of a member that there never was.
     pub fn fresh_number(&mut self) -> u32 {
         self.orders += 1;
-        self.orders
+        self.orders + u32::try_from(REPLICAS).expect("few copies")
     }
 
     /// Lets every core hear an order.
@@ -280,6 +442,8 @@ impl<C: Core> World<C> {
     pub fn heal(&mut self) {
         self.swarm = Swarm::calm();
         self.network.heal();
+        self.muted_until = 0;
+        self.queue.retain(|_, event| !matches!(event, Event::Crash { .. }));
         for node in 0..self.shape.nodes {
             self.restart(node);
         }
@@ -309,10 +473,17 @@ impl<C: Core> World<C> {
             return;
         }
         self.trace(|| format!("node {node} starts"));
-        let Machine { clock, wall_ahead_ns, .. } = self.machines[node];
+        let Machine { clock, wall_ahead_ns, incarnation, .. } = self.machines[node];
+        let shape = Rc::clone(&self.shape);
         for index in self.slots_of(node) {
-            let seed = self.random.bits();
-            self.slots[index].start(&self.shape, seed, clock.local_ns(self.now_ns), wall_ahead_ns);
+            self.slots[index].start(&Birth {
+                shape: &shape,
+                seed: self.random.bits(),
+                incarnation,
+                local_ns: clock.local_ns(self.now_ns),
+                wall_ahead_ns,
+                mistakes: self.mistakes,
+            });
             self.run_core(index);
         }
     }
@@ -331,7 +502,7 @@ impl<C: Core> World<C> {
         }
         slot.runtime.advance_to(self.machines[place.node].clock.local_ns(now_ns));
         if let Event::Message { from, message, .. } = &again {
-            self.trace(|| format!("{from} → {place}: {message:?}"));
+            self.trace(|| format!("{from} → {place}: {}", C::describe(message)));
         }
         what(core);
         self.run_core(index);
@@ -342,10 +513,10 @@ impl<C: Core> World<C> {
         let slot = &mut self.slots[index];
         slot.runtime.run_ready();
         let (place, life) = (slot.place, slot.life);
-        let appends = slot.appends(self.now_ns, &mut self.random);
+        let operations = slot.operations(self.now_ns, &mut self.random);
         let outgoing = slot.outbox.take();
-        for (index, delay_ns) in appends {
-            self.queue(delay_ns, Event::Appended { to: place, life, index });
+        for (operation, delay_ns) in operations {
+            self.queue(delay_ns, Event::Done { to: place, life, operation });
         }
         for outgoing in outgoing {
             self.carry(place, outgoing);
@@ -359,6 +530,9 @@ impl<C: Core> World<C> {
             Outgoing::Message { to, message } => {
                 let fate = self.network.send(node, End::Node(to.node), &self.swarm, &mut self.random);
                 self.post(fate, Event::Message { from, to, message });
+            }
+            Outgoing::Answer { token, .. } if token.client % 2 == 1 && self.now_ns < self.muted_until => {
+                self.seen.note("answer lost");
             }
             Outgoing::Answer { token, attempt, answer } => {
                 let fate = self.network.send(node, End::Clients, &self.swarm, &mut self.random);

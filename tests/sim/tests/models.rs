@@ -6,7 +6,7 @@
 mod model;
 
 use evenkeel_sim::sweep::sweep;
-use evenkeel_sim::{Violation, run};
+use evenkeel_sim::{Plan, Violation, run};
 use model::{Mistake, Model};
 
 const SEEDS: u64 = 24;
@@ -18,8 +18,9 @@ fn a_right_model_passes_every_seed_and_each_seed_counts() {
     let one = std::env::var("EVENKEEL_SEED").ok().map(|text| text.parse::<u64>().unwrap());
     let seeds = one.map_or(0..SEEDS, |seed| seed..seed + 1);
     let start = std::time::Instant::now();
-    let sweep = sweep::<Right>(seeds.clone(), 2, one.is_some());
-    println!("{seeds:?}: {}", sweep.summary(start.elapsed()));
+    let plan = Plan { tracing: one.is_some(), ..Plan::default() };
+    let sweep = sweep::<Right>(seeds.clone(), 2, &plan);
+    println!("{seeds:?}: {}", sweep.summary(start.elapsed(), true));
     assert_eq!(sweep.failure, None);
     assert_eq!(sweep.passed, seeds.end - seeds.start);
     assert!(sweep.operations >= 1_000 * sweep.passed && sweep.crashes >= 3 * sweep.passed);
@@ -58,7 +59,7 @@ fn a_right_model_passes_every_seed_and_each_seed_counts() {
 #[test]
 fn the_same_seed_runs_the_same_way_and_another_does_not() {
     let digest = |seed| {
-        let report = run::<Right>(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        let report = run::<Right>(&Plan::of(seed)).unwrap_or_else(|failure| panic!("{failure}"));
         (report.digest, report.steps, report.virtual_ns, report.seen)
     };
     assert_eq!(digest(5), digest(5));
@@ -68,7 +69,7 @@ fn the_same_seed_runs_the_same_way_and_another_does_not() {
 /// The first violation that a model shows, and how many seeds it took.
 fn found<const MISTAKE: u8>() -> (u64, Violation) {
     for seed in 0..10 * SEEDS {
-        if let Err(failure) = run::<Model<MISTAKE>>(seed, false) {
+        if let Err(failure) = run::<Model<MISTAKE>>(&Plan::of(seed)) {
             println!("mistake {MISTAKE}, after {} seeds: {failure}", seed + 1);
             return (seed + 1, failure.violation);
         }
@@ -136,12 +137,12 @@ fn a_log_that_is_believed_before_it_is_synced_is_found() {
 
 #[test]
 fn a_sweep_names_what_failed_last_and_what_never_happened() {
-    let wrong = sweep::<Model<{ Mistake::ALL_SERVE }>>(7..100, 2, false);
-    let summary = wrong.summary(std::time::Duration::from_secs(1));
+    let wrong = sweep::<Model<{ Mistake::ALL_SERVE }>>(7..100, 2, &Plan::default());
+    let summary = wrong.summary(std::time::Duration::from_secs(1), true);
     let last = summary.lines().last().unwrap();
     assert!(last.starts_with("seed=7: lease exclusion"), "{summary}");
     assert!(summary.contains("never happened: ") && summary.contains("snapshot install"), "{summary}");
     assert!(!wrong.is_good());
-    let right = sweep::<Right>(0..1, 1, false);
+    let right = sweep::<Right>(0..1, 1, &Plan::default());
     assert!(right.failure.is_none() && !right.is_good(), "a model swaps no members");
 }

@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
 use evenkeel_sim::replicas::Replicas;
-use evenkeel_sim::run::run;
 use evenkeel_sim::sweep::sweep;
+use evenkeel_sim::{Plan, run};
 use evenkeel_storage::memory::seeds;
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ fn seeds_that_failed_once_pass() {
     assert!(!seeds.is_empty());
     for seed in seeds {
         println!("seed={seed}");
-        run::<Replicas>(seed, false).unwrap_or_else(|failure| panic!("{failure}"));
+        run::<Replicas>(&Plan::of(seed)).unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
 
@@ -32,8 +32,8 @@ fn many_seeds_keep_every_promise_and_see_every_event() {
     let seeds = seeds(if long { SEEDS_LONG } else { SEEDS });
     let threads = std::thread::available_parallelism().unwrap().get();
     let (count, start) = (seeds.end - seeds.start, Instant::now());
-    let sweep = sweep::<Replicas>(seeds, threads, false);
-    println!("{}", sweep.summary(start.elapsed()));
+    let sweep = sweep::<Replicas>(seeds, threads, &Plan::default());
+    println!("{}", sweep.summary(start.elapsed(), true));
     assert_eq!(sweep.failure, None);
     assert_eq!(sweep.passed, count);
     if count >= SEEDS {
@@ -43,6 +43,6 @@ fn many_seeds_keep_every_promise_and_see_every_event() {
 
 #[test]
 fn a_seed_runs_the_same_way_again() {
-    let digest = || run::<Replicas>(3, false).unwrap().digest;
+    let digest = || run::<Replicas>(&Plan::of(3)).unwrap().digest;
     assert_eq!(digest(), digest());
 }

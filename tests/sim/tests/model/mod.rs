@@ -4,7 +4,7 @@
 
 use evenkeel_history::{Consistency, Image, Outcome, Request};
 use evenkeel_sim::cluster::{CallToken, ReplicaState};
-use evenkeel_sim::{Answer, Call, Core, Order, Outbox, Place, Shape, Start};
+use evenkeel_sim::{Answer, Call, Core, Order, Outbox, Place, Seat, Shape, Start};
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
 use evenkeel_storage::{BLOCK_BYTES, Disk, FileId, Runtime};
 use evenkeel_wire::RefusalCode;
@@ -85,8 +85,11 @@ impl<const MISTAKE: u8> Clone for Model<MISTAKE> {
 impl<const MISTAKE: u8> Core for Model<MISTAKE> {
     type Message = (usize, Content);
 
+    /// A home is the only one to have what it has written.
+    const OUTLIVES_A_DISK: bool = false;
+
     fn start(start: Start<Self::Message>) -> Self {
-        let Start { place, shape, outbox, disk, runtime, life } = start;
+        let Start { place, shape, outbox, disk, runtime, life, .. } = start;
         let model = Model { place, shape, outbox, state: Rc::default() };
         if MISTAKE == Mistake::NO_RECOVERY && life > 3 {
             return model;
@@ -153,8 +156,15 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
             ReplicaState {
                 partition,
                 applied: content.slot,
-                members: self.shape.members(partition).to_vec(),
-                content: content.images.iter().map(image).fold(0, |sum, hash| sum.rotate_left(5) ^ hash),
+                members: self.seats(partition).to_vec(),
+                member_max: 3,
+                member: self.seat(partition).map_or(0, |seat| seat.member),
+                end: content.slot,
+                promised: (0, 0),
+                content: Some((
+                    content.slot,
+                    content.images.iter().map(image).fold(0, |sum, hash| sum.rotate_left(5) ^ hash),
+                )),
                 serves: at_home && state.ready || MISTAKE == Mistake::ALL_SERVE,
             }
         };
@@ -164,6 +174,18 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
 }
 
 impl<const MISTAKE: u8> Model<MISTAKE> {
+    fn seats(&self, partition: usize) -> [Seat; 3] {
+        let mut member = 0;
+        self.shape.members(partition).map(|place| {
+            member += 1;
+            Seat { member, place, incarnation: 0 }
+        })
+    }
+
+    fn seat(&self, partition: usize) -> Option<Seat> {
+        self.seats(partition).into_iter().find(|seat| seat.place == self.place)
+    }
+
     async fn work(self, disk: MemoryDisk, runtime: TestRuntime) {
         self.recover(&disk, &runtime).await;
         loop {
