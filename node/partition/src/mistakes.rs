@@ -32,19 +32,3 @@ pub const CONDITION_ON_APPLIED: Mistake =
     Mistake("partition: a condition is held against applied instead of proposed state");
 /// Two writes of a key read it at the same time.
 pub const LATCH_NOT_HELD: Mistake = Mistake("partition: the latch of a key is let go before the proposal");
-
-/// All of them.
-pub const ALL: [Mistake; 12] = [
-    LEASE_NOT_CHECKED_AGAIN,
-    EVENTUAL_READ_OF_ACCEPTED,
-    DUPLICATE_APPLIED_TWICE,
-    PENDING_TOKENS_FORGOTTEN,
-    TOKENS_LOST_IN_SNAPSHOT,
-    TOKENS_LOST_IN_CHECKPOINT,
-    TOKENS_LOST_AT_START,
-    UNCHOSEN_REVEALED,
-    ANSWERED_BEFORE_CHOSEN,
-    SENT_BEFORE_DURABLE,
-    CONDITION_ON_APPLIED,
-    LATCH_NOT_HELD,
-];
