@@ -7,10 +7,10 @@ mod world;
 use evenkeel_expression::{Action, Comparator, Condition, ConditionView, Operand, Path, Test};
 use evenkeel_expression::{Update, UpdateView};
 use evenkeel_model::{AttributeValue, Attributes, ItemView, encode_item};
-use evenkeel_partition::{Change, Outcome, RequestToken, Terms, WriteError, mistakes};
+use evenkeel_partition::{Change, Outcome, RequestToken, Terms, WriteError};
 use evenkeel_paxos::{Member, MemberId, MemberKind, Standing};
 use evenkeel_storage::memory::Random;
-use evenkeel_storage::{Mistake, Runtime};
+use evenkeel_storage::Runtime;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -196,36 +196,6 @@ fn a_repeated_write_is_applied_once_and_gives_the_first_outcome() {
     let last = world.leader();
     assert_eq!(repeat(&mut world, last, 3).unwrap().unwrap(), 3);
     assert_eq!(repeat(&mut world, last, 6).unwrap().unwrap(), 6);
-}
-
-/// The copy that a member took, asked to make a write again that it holds.
-fn repeated_after_a_copy(mistakes: &'static [Mistake]) -> u64 {
-    let mut world = World::new(5, 0);
-    world.runtime.set_mistakes(mistakes);
-    let first = world.leader();
-    let repeat = |world: &mut World, core: usize, sequence| {
-        let partition = world.partition(core);
-        let done = world.run(5 * SECOND, async move { count_up(&partition, &[11], token(sequence)).await });
-        done.unwrap().unwrap()
-    };
-    let behind = (first + 1) % 3;
-    world.crash(behind);
-    for sequence in 1..=5 {
-        assert_eq!(repeat(&mut world, first, sequence), sequence);
-    }
-    world.start(behind);
-    world.settle(&[0, 1, 2]);
-    assert!(world.network.snapshots.get() > 0);
-    world.partition(first).transfer(Some(seat(behind).member.id));
-    world.pass(SECOND);
-    assert_eq!(world.leader(), behind);
-    repeat(&mut world, behind, 2)
-}
-
-#[test]
-fn a_copy_of_the_content_brings_the_outcomes_and_without_them_a_write_is_made_twice() {
-    assert_eq!(repeated_after_a_copy(&[]), 2);
-    assert_ne!(repeated_after_a_copy(&[mistakes::TOKENS_LOST_IN_SNAPSHOT]), 2);
 }
 
 #[test]

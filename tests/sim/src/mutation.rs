@@ -21,12 +21,13 @@ const fn row(trap: u8, mistake: Mistake, seed: u64) -> Row {
 }
 
 /// All of them.
-pub static TABLE: [Row; 17] = [
+pub static TABLE: [Row; 18] = [
     row(1, partition::SENT_BEFORE_DURABLE, 0),
     row(9, IDENTITY_REUSED, 7),
     row(16, partition::EVENTUAL_READ_OF_ACCEPTED, 0),
     row(17, partition::DUPLICATE_APPLIED_TWICE, 0),
     row(17, partition::PENDING_TOKENS_FORGOTTEN, 67),
+    row(17, partition::TOKENS_LOST_IN_SNAPSHOT, 178),
     row(17, partition::TOKENS_LOST_IN_CHECKPOINT, 2),
     row(17, partition::TOKENS_LOST_AT_START, 2),
     row(2, partition::ANSWERED_BEFORE_CHOSEN, 0),

@@ -9,7 +9,7 @@ use evenkeel_sim::sweep::sweep;
 use evenkeel_sim::{Plan, Violation, run};
 use model::{Mistake, Model};
 
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 48;
 
 type Right = Model<{ Mistake::NONE }>;
 
