@@ -20,6 +20,8 @@ pub enum BenchCommand {
     Front(FrontArguments),
     /// Put and get with one copy and with three, and how long writes pause when a leader is gone.
     Replicated(ReplicatedArguments),
+    /// One failover as clients see it, and a picture of it.
+    Failover(FailoverArguments),
     /// The storage engine of one shard, beside RocksDB, LMDB, redb and fjall and the floors of this machine's disk.
     Engine(EngineArguments),
     /// What leaves of 4, 8 and 16 KiB cost with small, usual and large items.
@@ -158,4 +160,46 @@ pub struct QuickArguments {
     /// be right. No time is asserted.
     #[arg(long)]
     pub(crate) check: bool,
+}
+
+/// Arguments of `evenkeel bench failover`.
+#[derive(Args, Clone, Debug)]
+pub struct FailoverArguments {
+    /// Directory under which a temporary one is made; it must be on a file system with direct IO
+    /// [default: the system's temporary directory, or the current one if that is in memory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Where the picture goes (SVG); without it there is none.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plot: Option<PathBuf>,
+    /// How the leader goes.
+    #[arg(long, value_enum, default_value_t = Signal::Kill)]
+    pub(crate) signal: Signal,
+}
+
+/// What is sent to a process that goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Signal {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM, upon which a node stops in order.
+    Term,
+}
+
+impl Signal {
+    /// As the program `kill` names it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Signal::Kill => "KILL",
+            Signal::Term => "TERM",
+        }
+    }
+
+    /// What it means.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Signal::Kill => "SIGKILL",
+            Signal::Term => "orderly stop",
+        }
+    }
 }

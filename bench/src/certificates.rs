@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// The roles besides nodes that get an identity; each is a file `<role>.pem` and `<role>.key`.
 const ROLES: [&str; 3] = ["router", "client", "admin"];
-/// Nodes that get one, numbered from 1: `node-<number>.pem` and `node-<number>.key`.
+/// Nodes that get one in a cluster on this machine, numbered from 1: `node-<number>.pem` and `node-<number>.key`.
 pub const NODES: u32 = 16;
 /// File of the authority's certificate.
 const AUTHORITY: &str = "ca.pem";
@@ -65,17 +65,18 @@ pub fn node(id: u32) -> String {
     format!("node-{id}")
 }
 
-/// Whether a directory holds the identities that [`make`] makes.
+/// Whether a directory holds the identities of [`NODES`] nodes that [`make`] makes.
 pub fn are_made(directory: &Path) -> bool {
     // The authority's certificate is written last.
     directory.join(AUTHORITY).exists() && files(directory, &node(NODES)).key.exists()
 }
 
-/// Makes an authority and an identity for each role and node, in files of a directory that only their owner can read.
+/// Makes an authority and an identity for each role and for this many nodes, in files of a directory that only
+/// their owner can read.
 ///
 /// # Errors
 /// See [`CertificateError`].
-pub fn make(directory: &Path) -> Result<(), CertificateError> {
+pub fn make(directory: &Path, nodes: u32) -> Result<(), CertificateError> {
     let fault = |path: &Path| {
         let path = path.to_owned();
         move |source| CertificateError::Write { path, source }
@@ -86,7 +87,7 @@ pub fn make(directory: &Path) -> Result<(), CertificateError> {
         authority().map_err(|source| CertificateError::Sign { role: "authority".to_owned(), source })?;
     let roles = ROLES.iter().map(|role| (role.to_string(), vec![format!("{role}.evenkeel")]));
     let node_names = |id| vec![SERVER_NAME.to_owned(), node_name(NodeId(id))];
-    let nodes = (1..=NODES).map(|id| (node(id), node_names(id)));
+    let nodes = (1..=nodes).map(|id| (node(id), node_names(id)));
     for (role, names) in roles.chain(nodes) {
         let sign = |source| CertificateError::Sign { role: role.clone(), source };
         let key = KeyPair::generate().map_err(sign)?;

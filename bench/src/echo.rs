@@ -65,7 +65,7 @@ impl Echo {
     /// # Errors
     /// The core could not be started.
     pub fn start(directory: &Path) -> Result<Echo, BenchError> {
-        certificates::make(directory)?;
+        certificates::make(directory, 1)?;
         let server = endpoint_config(&Pem::load(directory, &certificates::node(1))?)?;
         let client = client_config(&Pem::load(directory, "client")?)?;
         let (stop, stopped) = oneshot::channel();

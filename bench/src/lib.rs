@@ -7,10 +7,11 @@
 //! beneath them, a core's disk and endpoint. It knows nothing of how they work inside.
 
 mod arguments;
-mod certificates;
+pub mod certificates;
 mod echo;
 mod engine;
 mod error;
+mod failover;
 mod floor;
 mod front;
 mod http;
@@ -20,6 +21,7 @@ mod load;
 pub mod local;
 mod machine;
 mod native;
+pub mod pace;
 pub mod plot;
 mod quick;
 mod replicated;
@@ -27,8 +29,8 @@ mod report;
 mod tally;
 
 pub use arguments::{
-    BenchArguments, BenchCommand, EngineArguments, FrontArguments, LeafArguments, QuickArguments,
-    ReplicatedArguments, StepArguments,
+    BenchArguments, BenchCommand, EngineArguments, FailoverArguments, FrontArguments, LeafArguments,
+    QuickArguments, ReplicatedArguments, Signal, StepArguments,
 };
 pub use error::BenchError;
 
@@ -41,6 +43,7 @@ pub fn run(arguments: BenchArguments) -> Result<(), BenchError> {
         BenchCommand::Quick(arguments) => quick::run(&arguments),
         BenchCommand::Front(arguments) => front::run(&arguments),
         BenchCommand::Replicated(arguments) => replicated::run(&arguments),
+        BenchCommand::Failover(arguments) => failover::run(&arguments),
         BenchCommand::Engine(arguments) => engine::run(&arguments),
         BenchCommand::Leaf(arguments) => leaf::run(&arguments),
         BenchCommand::Step(arguments) => engine::step(&arguments),

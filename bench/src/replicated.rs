@@ -192,7 +192,7 @@ fn gap(config: &ClientConfig, cluster: &LocalCluster, signal: &str) -> Result<f6
 }
 
 /// What a replica says of itself, shortened.
-trait Leads {
+pub(crate) trait Leads {
     fn is_ok_and_leads(&self) -> bool;
 }
 
@@ -215,7 +215,7 @@ fn longest(successes: &[Instant], went: Instant) -> f64 {
     longest.as_secs_f64() * 1000.0
 }
 
-fn send(signal: &str, pid_file: &Path) -> Result<(), BenchError> {
+pub(crate) fn send(signal: &str, pid_file: &Path) -> Result<(), BenchError> {
     let read = std::fs::read_to_string(pid_file);
     let pid = read.map_err(|source| BenchError::File { path: pid_file.to_owned(), source })?;
     let sent = Command::new("kill").args([&format!("-{signal}"), pid.trim()]).status();
@@ -228,7 +228,7 @@ fn send(signal: &str, pid_file: &Path) -> Result<(), BenchError> {
 
 /// Waits until every partition has a leader and three copies that are up to date; yields the first one of the
 /// table.
-async fn until_whole(client: &Client) -> Result<PartitionDescription, BenchError> {
+pub(crate) async fn until_whole(client: &Client) -> Result<PartitionDescription, BenchError> {
     let began = Instant::now();
     loop {
         let partitions = client.partitions().await.unwrap_or_default();

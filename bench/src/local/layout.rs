@@ -106,7 +106,7 @@ pub fn lock(data: &Path) -> Result<fs::File, LocalError> {
 pub fn prepare(config: &LocalConfig) -> Result<Made, LocalError> {
     let certs = config.data.join(CERTIFICATES);
     if !certificates::are_made(&certs) {
-        certificates::make(&certs)?;
+        certificates::make(&certs, certificates::NODES)?;
     }
     let file = config.data.join(MADE_FILE);
     if !file.exists() {
