@@ -1,11 +1,14 @@
 //! Nodes that are killed, one after another, while clients write: nothing acknowledged is lost, and the writes go on.
+//!
+//! `EVENKEEL_LONG=1` makes the import ten times as long.
 
 use evenkeel_client::{Client, Error};
 use evenkeel_cluster_tests::{Dev, binary, data_directory, native};
 use evenkeel_model::{AttributeValue, Attributes, Number};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -155,6 +158,99 @@ async fn nodes_killed_in_turn_lose_nothing_and_writes_go_on() {
     let dev = Dev::start(data);
     verify(&native::connect(&dev.client_file()).await, &log).await;
     assert_eq!(dev.stop().status.code(), Some(0));
+}
+
+/// A line of an import, of an item of its own.
+fn line(number: u64) -> String {
+    json!({ "k": format!("key {number}"), "v": number, "f": "x".repeat(number as usize % 500) }).to_string()
+        + "\n"
+}
+
+#[tokio::test]
+async fn an_import_passes_while_nodes_are_killed_and_come_back_in_turn() {
+    let is_long = std::env::var_os("EVENKEEL_LONG").is_some_and(|value| value == "1");
+    let step: u64 = if is_long { 40_000 } else { 4_000 };
+    let directory = data_directory();
+    let data = directory.path();
+    let dev = Dev::try_start(data, &["--processes"]).unwrap_or_else(|exit| panic!("dev ended: {exit:?}"));
+    let mut http = dev.http().await;
+    http.create_table(TABLE, &[("k", "S")]).await;
+    until_whole(&dev).await;
+    let mut import = Command::new(binary::evenkeel())
+        .args(["import", "--table", TABLE, "-", "--cluster"])
+        .arg(dev.client_file())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut input = import.stdin.take().expect("piped");
+    let mut next = 0..;
+    let mut feed = || {
+        let lines: String = next.by_ref().take(step as usize).map(line).collect();
+        // An import that has given up says why at its end.
+        let _ = input.write_all(lines.as_bytes());
+    };
+    for node in 1..=3 {
+        feed();
+        signal("KILL", pid(data, &format!("node-{node}")).expect("each node has its file"));
+        feed();
+        until_whole(&dev).await;
+    }
+    drop(input);
+    let output = import.wait_with_output().expect("it is our child");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.starts_with(&format!("imported {} items, ", 6 * step)),
+        "{output:?}"
+    );
+    assert_eq!(http.count(TABLE).await, 6 * step);
+    let client = native::connect(&dev.client_file()).await;
+    for number in (0..6 * step).step_by(97) {
+        let found = client.get(TABLE, key(number)).await;
+        let found = found.expect("the cluster is whole").expect("its line was acknowledged");
+        let value = found.iter().find(|attribute| attribute.name == "v").map(|found| &found.value);
+        assert_eq!(value, Some(&AttributeValue::N(Number::from(number))));
+    }
+    client.close().await;
+    assert_eq!(dev.stop().status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_table_is_deleted_while_a_node_is_away_which_drops_its_copies_when_it_is_back() {
+    let directory = data_directory();
+    let data = directory.path();
+    let dev = Dev::try_start(data, &["--processes"]).unwrap_or_else(|exit| panic!("dev ended: {exit:?}"));
+    let mut http = dev.http().await;
+    http.create_table(TABLE, &[("k", "S")]).await;
+    until_whole(&dev).await;
+    let held = pid(data, "node-3").expect("each node has its file");
+    signal("STOP", held);
+    http.delete_table(TABLE).await;
+    // The name is free at once.
+    http.create_table(TABLE, &[("k", "S")]).await;
+    signal("CONT", held);
+    until_whole(&dev).await;
+    assert_eq!(dev.stop().status.code(), Some(0));
+    let began = Instant::now();
+    while copies_on(data, 3) != 4 {
+        assert!(began.elapsed() < GOES_ON_WITHIN, "copies of the deleted table stay on node 3");
+        let dev = Dev::start(data);
+        until_whole(&dev).await;
+        assert_eq!(dev.stop().status.code(), Some(0));
+    }
+}
+
+/// How many partitions a node keeps that does not run.
+fn copies_on(data: &Path, node: u32) -> usize {
+    let inspected = Command::new(binary::evenkeel())
+        .args(["inspect", "--output", "json", "--data"])
+        .arg(data.join(format!("node-{node}")))
+        .output()
+        .expect("the binary starts");
+    let shards: Value =
+        serde_json::from_slice(&inspected.stdout).unwrap_or_else(|error| panic!("{error}: {inspected:?}"));
+    shards[0]["partitions"].as_array().map_or(0, Vec::len)
 }
 
 #[tokio::test]
