@@ -386,6 +386,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         });
         self.set_applied(slot);
         group.announcements = ANNOUNCEMENTS;
+        self.hub.announce(self.row().id);
     }
 
     /// Leadership was won or lost.
@@ -426,10 +427,11 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         }
     }
 
-    /// A round of announcements has been made.
-    pub(crate) fn announced(&self) {
+    /// A round of announcements has been made; returns whether another one is wanted.
+    pub(crate) fn announced(&self) -> bool {
         let mut group = self.group.borrow_mut();
         group.announcements = group.announcements.saturating_sub(1);
+        group.announcements > 0
     }
 }
 

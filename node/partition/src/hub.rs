@@ -8,7 +8,7 @@ use evenkeel_model::PartitionId;
 use evenkeel_paxos::{Grant, Settings, Support, SupportSettings, Supports, Time};
 use evenkeel_storage::Runtime;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
@@ -66,6 +66,8 @@ pub(crate) struct Hub<R> {
     cores: RefCell<Vec<Core>>,
     /// When groups want to be told the time.
     wakes: RefCell<BTreeMap<PartitionId, Time>>,
+    /// Groups of which something was chosen that others may not have heard of. Idle ones are not looked at.
+    announcing: RefCell<BTreeSet<PartitionId>>,
     support_due: Cell<Time>,
     /// When the task that keeps time will look next, and how to have it look earlier.
     planned: Cell<Time>,
@@ -93,6 +95,7 @@ impl<R: Runtime> Hub<R> {
             config,
             cores: RefCell::default(),
             wakes: RefCell::default(),
+            announcing: RefCell::default(),
             support_due: Cell::new(now),
             planned: Cell::new(Time(u64::MAX)),
             keeper: RefCell::default(),
@@ -155,6 +158,21 @@ impl<R: Runtime> Hub<R> {
             self.config.outbox.send(place, CoreMessage::Support { support, chosen: chosen(core) });
         }
         true
+    }
+
+    /// Something of a group was chosen: the next support messages say so.
+    pub fn announce(&self, id: PartitionId) {
+        self.announcing.borrow_mut().insert(id);
+    }
+
+    /// Others have been told often enough of what was chosen of a group.
+    pub fn announced(&self, id: PartitionId) {
+        self.announcing.borrow_mut().remove(&id);
+    }
+
+    /// The groups with something to announce, in order.
+    pub fn announcing(&self) -> Vec<PartitionId> {
+        self.announcing.borrow().iter().copied().collect()
     }
 
     /// A group wants to be told the time.

@@ -95,6 +95,11 @@ impl<D: Disk, R: Runtime> Shard<D, R> {
         self.core.partitions.borrow().len()
     }
 
+    /// How many of them are led from here.
+    pub fn leader_count(&self) -> usize {
+        self.core.partitions.borrow().values().filter(|partition| partition.group.borrow().leads()).count()
+    }
+
     /// The engine's counters.
     pub fn statistics(&self) -> EngineStatistics {
         self.core.engine.statistics()
@@ -298,10 +303,22 @@ impl<D: Disk, R: Runtime> Core<D, R> {
             }
         }
         let sent = self.hub.send_support(self.log_moves(), |core| {
-            self.all().iter().filter_map(|partition| partition.announcement(core)).collect()
+            let announcing = self.hub.announcing().into_iter();
+            let here = announcing.filter_map(|id| self.partitions.borrow().get(&id).cloned());
+            here.filter_map(|partition| partition.announcement(core)).collect()
         });
         if sent {
-            self.all().iter().for_each(|partition| partition.announced());
+            self.announced();
+        }
+    }
+
+    /// A round of announcements has been made.
+    fn announced(&self) {
+        for id in self.hub.announcing() {
+            let partition = self.partitions.borrow().get(&id).cloned();
+            if !partition.is_some_and(|partition| partition.announced()) {
+                self.hub.announced(id);
+            }
         }
     }
 
