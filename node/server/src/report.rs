@@ -84,6 +84,7 @@ pub struct Reporter {
     connections: Gauge,
     link_counters: [Counter; LINK_COUNTERS.len()],
     links: Gauge,
+    leaders: Gauge,
 }
 
 fn kind_name(kind: Kind) -> String {
@@ -112,6 +113,7 @@ impl Reporter {
             connections: gauge!("evenkeel_node_connections", own.clone()),
             link_counters: LINK_COUNTERS.map(|(name, _)| counter!(name, own.clone())),
             links: gauge!("evenkeel_links", own.clone()),
+            leaders: gauge!("evenkeel_leaders", own.clone()),
         }
     }
 
@@ -145,5 +147,6 @@ impl Reporter {
             handle.absolute(read(links.counts()));
         }
         self.links.set(links.up_count() as f64);
+        self.leaders.set(shard.leader_count() as f64);
     }
 }
