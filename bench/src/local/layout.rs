@@ -217,6 +217,7 @@ fn node_config(made: &Made, entries: &[NodeEntry], id: u32, storage: &StorageSec
         },
         tls: tls_section(Path::new("../certs"), &certificates::node(id)),
         storage: storage.clone(),
+        admin: None,
     }
 }
 

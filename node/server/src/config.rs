@@ -31,6 +31,9 @@
 //! page_bytes_max = 4398046511104
 //! page_cache_bytes = 1073741824
 //! scrub_bytes_per_second = 4194304   # 0 switches the scrub off
+//!
+//! [admin]                   # optional: /metrics, /livez and /readyz over HTTP
+//! listen = "127.0.0.1:9101"
 //! ```
 
 use evenkeel_model::catalogue::Replica;
@@ -39,6 +42,7 @@ use evenkeel_storage::limits::SEGMENT_BYTES_MIN;
 use evenkeel_wire::message::NodeAddress;
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// Everything a node is told.
@@ -54,6 +58,17 @@ pub struct NodeConfig {
     /// Budgets of each shard.
     #[serde(default)]
     pub storage: StorageSection,
+    /// Where operators may look, if anywhere; serving it is for whoever runs the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<AdminSection>,
+}
+
+/// The admin endpoint.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminSection {
+    /// Where it listens; port 0 for any free one.
+    pub listen: SocketAddr,
 }
 
 /// This node.
@@ -364,7 +379,9 @@ mod tests {
         assert_eq!(config.addresses()[0].shards, 2);
         assert_eq!(config.catalogue(), [Replica { member: 1, node: NodeId(1), shard: ShardId(0) }]);
         assert!(!config.cluster.form && config.node.replaces.is_none());
-        assert!(config.node.pin);
+        assert!(config.node.pin && config.admin.is_none());
+        let watched = load(&format!("{GOOD}\n[admin]\nlisten = \"127.0.0.1:9101\"")).unwrap();
+        assert_eq!(watched.admin.unwrap().listen.port(), 9101);
     }
 
     #[test]
@@ -388,6 +405,7 @@ mod tests {
             ("[tls]", "[storage]\npage_cache_bytes = 0\n[tls]", "storage.page_cache_bytes"),
             ("[tls]", "[storage]\nscrub_bytes_per_second = 1\n[tls]", "storage.scrub_bytes_per_second"),
             ("[tls]", "[tls]\ncolour = 1", "unknown field `colour`"),
+            ("[tls]", "[admin]\nlisten = \"9101\"\n[tls]", "invalid socket address"),
         ];
         for (from, to, named) in cases {
             assert!(GOOD.contains(from), "{from}");

@@ -7,7 +7,7 @@
 //! It knows nothing of how items are stored, replicated or ordered.
 
 mod access;
-mod admin;
+pub mod admin;
 mod answer;
 mod beside;
 pub mod config;
