@@ -12,7 +12,7 @@ use crate::load::{self, Lasting};
 use crate::local::{LocalCluster, LocalConfig};
 use crate::native::{self, Operation};
 use crate::quick::{check_span, temporary_directory};
-use crate::report::{Aim, Row};
+use crate::report::{Aim, Row, median};
 use crate::tally::Measured;
 use evenkeel_client::{Client, ClientConfig, Error, PartitionDescription};
 use std::cell::{Cell, RefCell};
@@ -53,12 +53,13 @@ const fn phase(name: &'static str, in_flight: u32, copies: u16, operation: Opera
     Phase { name, in_flight, copies, operation }
 }
 
+/// What is compared stands side by side, so that a machine that slows down slows both down.
 const PHASES: [Phase; 10] = [
     phase("one copy: put, 1 KiB", 1, 1, Operation::Put),
-    phase("one copy: put, 1 KiB", 32, 1, Operation::Put),
-    phase("one copy: put, 1 KiB", 256, 1, Operation::Put),
     phase("three copies: put, 1 KiB", 1, 3, Operation::Put),
+    phase("one copy: put, 1 KiB", 32, 1, Operation::Put),
     phase("three copies: put, 1 KiB", 32, 3, Operation::Put),
+    phase("one copy: put, 1 KiB", 256, 1, Operation::Put),
     phase("three copies: put, 1 KiB", 256, 3, Operation::Put),
     phase("three copies: get", 1, 3, Operation::Get),
     phase("three copies: get", 32, 3, Operation::Get),
@@ -66,7 +67,7 @@ const PHASES: [Phase; 10] = [
     phase("three copies: get of any moment", 32, 3, Operation::GetAny),
 ];
 const ONE_PUT: usize = 0;
-const THREE_PUT: usize = 3;
+const THREE_PUT: usize = 1;
 
 /// Systems that are worth comparing with, and that nothing here starts yet.
 const OTHERS: [&str; 3] = ["etcd", "redis-server", "postgres"];
@@ -90,16 +91,24 @@ pub fn run(arguments: &ReplicatedArguments) -> Result<(), BenchError> {
     let measured = measure(&one, &three, arguments);
     // What went wrong first is told, not what that led to.
     let (stopped_one, stopped_three) = (one.stop(), three.stop());
-    let (rows, gaps) = measured?;
+    let figures = measured?;
     stopped_one?;
     stopped_three?;
-    print(&rows, &gaps);
+    print(&figures);
     Ok(())
 }
 
 fn cluster(data: &Path, nodes: u16) -> Result<LocalCluster, BenchError> {
     let config = LocalConfig::measured(data.to_owned());
     Ok(LocalCluster::start(LocalConfig { nodes: Some(nodes), processes: true, ..config })?)
+}
+
+/// What a run has measured.
+struct Figures {
+    rows: Vec<Row>,
+    /// Put at 1 in flight, three copies to one: median of the rounds' ratios.
+    put_ratio: f64,
+    gaps: Gaps,
 }
 
 /// Gaps of both kinds, in milliseconds.
@@ -113,7 +122,7 @@ fn measure(
     one: &LocalCluster,
     three: &LocalCluster,
     arguments: &ReplicatedArguments,
-) -> Result<(Vec<Row>, Gaps), BenchError> {
+) -> Result<Figures, BenchError> {
     let versions = [Arc::new(Versions::new()), Arc::new(Versions::new())];
     let configs = [native::config(&one.client_file())?, native::config(&three.client_file())?];
     for (config, versions) in configs.iter().zip(&versions) {
@@ -139,7 +148,10 @@ fn measure(
         gaps.stop.push(gap(&configs[1], three, "TERM")?);
     }
     let rows = PHASES.iter().zip(&measured);
-    Ok((rows.map(|(phase, rounds)| Row::new(phase.name, phase.in_flight, rounds)).collect(), gaps))
+    let rows = rows.map(|(phase, rounds)| Row::new(phase.name, phase.in_flight, rounds)).collect();
+    let pairs = measured[THREE_PUT].iter().zip(&measured[ONE_PUT]);
+    let put_ratio = median(pairs.map(|(three, one)| three.p50_us / one.p50_us).collect());
+    Ok(Figures { rows, put_ratio: put_ratio.expect("there is a round at least"), gaps })
 }
 
 /// Has a leader go while writes to its partition go on; yields the longest time without a success, in
@@ -253,7 +265,7 @@ pub(crate) async fn until_whole(client: &Client) -> Result<PartitionDescription,
     }
 }
 
-fn print(rows: &[Row], gaps: &Gaps) {
+fn print(Figures { rows, put_ratio, gaps }: &Figures) {
     println!("{:<34} {:>9} {:>9} {:>9} {:>10}", "", "in flight", "p50 us", "p99 us", "per second");
     for row in rows {
         let Row { name, in_flight, p50_us, p99_us, per_second, .. } = row;
@@ -262,7 +274,10 @@ fn print(rows: &[Row], gaps: &Gaps) {
     let worst = |gaps: &[f64]| gaps.iter().copied().fold(0.0, f64::max);
     for (name, gaps) in [("SIGKILL", &gaps.kill), ("an orderly stop", &gaps.stop)] {
         let all: Vec<String> = gaps.iter().map(|gap| format!("{gap:.0}")).collect();
-        println!("gap after {name} of a leader, ms: {}", all.join(" "));
+        let summary =
+            median(gaps.clone()).map(|median| format!("median {median:.0}, worst {:.0}", worst(gaps)));
+        let summary = summary.unwrap_or_else(|| "NOT RUN, no failovers were asked for".to_owned());
+        println!("gap after {name} of a leader, ms: {summary} ({})", all.join(" "));
     }
     let aim = |name: &str, measured: f64, aim: f64| Aim {
         name: name.to_owned(),
@@ -270,15 +285,11 @@ fn print(rows: &[Row], gaps: &Gaps) {
         aim,
         met: measured <= aim,
     };
-    let aims = [
-        aim(
-            "put at 1 in flight, three copies to one",
-            rows[THREE_PUT].p50_us / rows[ONE_PUT].p50_us,
-            PUT_RATIO_MAX,
-        ),
-        aim("longest gap after SIGKILL, ms", worst(&gaps.kill), KILL_GAP_MS_MAX),
-        aim("longest gap after an orderly stop, ms", worst(&gaps.stop), STOP_GAP_MS_MAX),
-    ];
+    let mut aims = vec![aim("put at 1 in flight, three copies to one", *put_ratio, PUT_RATIO_MAX)];
+    if !gaps.kill.is_empty() {
+        aims.push(aim("longest gap after SIGKILL, ms", worst(&gaps.kill), KILL_GAP_MS_MAX));
+        aims.push(aim("longest gap after an orderly stop, ms", worst(&gaps.stop), STOP_GAP_MS_MAX));
+    }
     for Aim { name, measured, aim, met } in aims {
         println!("{name}: {measured:.2}, aim {aim:.2}: {}", if met { "met" } else { "missed" });
     }
