@@ -11,6 +11,8 @@ const PHASE: &str = "engine";
 /// What a control group lets a process have, page cache included, as a multiple of what its engine is given:
 /// allocators waste some, and a process that has more is killed.
 const GROUP_TO_MEMORY: u64 = 2;
+/// And this much more, for what a process takes whatever its engine is given.
+const GROUP_BASE_BYTES: u64 = 64 << 20;
 /// Where the kernel keeps control groups of memory (version 1).
 const GROUPS: &str = "/sys/fs/cgroup/memory";
 const MEMORY_BYTES_MIN: u64 = 8 << 20;
@@ -99,7 +101,7 @@ impl Child {
     }
 
     fn peer(engine: &str, program: PathBuf, directory: PathBuf, settings: Settings) -> Child {
-        let group = Group::make(engine, GROUP_TO_MEMORY * settings.memory_bytes);
+        let group = Group::make(engine, GROUP_TO_MEMORY * settings.memory_bytes + GROUP_BASE_BYTES);
         Child { engine: engine.to_owned(), program, arguments: &[], directory, settings, epoch: 0, group }
     }
 

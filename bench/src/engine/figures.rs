@@ -412,7 +412,9 @@ fn notes(children: &[Child], measured: &[Measured]) -> Vec<String> {
         let said = measured.load.notes.join("; ");
         match (child.engine == OWN, child.is_bounded()) {
             (true, _) => format!("{OWN}: half tables, half page cache; direct IO"),
-            (_, true) => format!("{}: {said}; a control group holds it to twice its memory", child.engine),
+            (_, true) => {
+                format!("{}: {said}; a control group holds it to twice its memory and 64 MiB", child.engine)
+            }
             (_, false) => {
                 format!("{}: {said}; page cache NOT bounded: no control group to be had", child.engine)
             }

@@ -384,6 +384,8 @@ impl Own {
 
     /// Puts and gets without a merge, and then while all partitions are merged.
     async fn merge(self: &Rc<Self>, outcome: &mut Outcome, seconds: f64) -> Result<(), String> {
+        // What earlier steps have left in tables would end the idle time before it begins.
+        self.checkpoint_all().await?;
         let fill = Span::endless();
         let work = (0..FILL_WRITERS).map(|at| self.writer(at, FILL_WRITERS, &fill));
         tokio::join!(together(&self.core, work.collect()), self.end_when_filled(&fill, FILLED_SHARE));
