@@ -19,8 +19,8 @@ pub const DURABLE_MARK_IGNORED: Mistake = Mistake("the durable mark is ignored")
 /// The superblock leaves before the catalogue and the pages that it leads to are flushed.
 pub const SUPERBLOCK_FIRST: Mistake = Mistake("the superblock is written before catalogue and pages");
 
-/// All copies of the superblock are written at once.
-pub const COPIES_AT_ONCE: Mistake = Mistake("the superblock is not written in pairs");
+/// Only one pair of the superblock's copies is written.
+pub const ONE_PAIR: Mistake = Mistake("the superblock is written as one pair");
 
 /// A page is taken for what its parent says it is.
 pub const PAGE_UNCHECKED: Mistake = Mistake("the checksum in the parent is not compared");

@@ -238,6 +238,9 @@ pub struct EngineStatistics {
     pub frame_bytes: u64,
     /// Highest frame sequence known durable.
     pub frame_durable: u64,
+    /// Frames behind the last one that a later frame says was durable: damage to these cannot be told from their
+    /// never having been acknowledged. None once an idle log has covered them.
+    pub frames_uncovered: u64,
     /// Frames being written now.
     pub writes_in_flight: u64,
     /// Frames waiting or being built now.

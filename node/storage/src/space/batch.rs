@@ -205,7 +205,7 @@ pub(super) fn cut<D: Disk>(disk: &D, extent: Extent, bytes: &[u8], chunks: &mut 
 
 impl<D: Disk, R: Runtime> Inner<D, R> {
     /// Writes the chunks in bursts, each flushed.
-    pub(super) async fn write_chunks(&self, chunks: Vec<Chunk<D>>) -> Result<(), DiskError> {
+    pub(super) async fn write_chunks(self: &Rc<Self>, chunks: Vec<Chunk<D>>) -> Result<(), DiskError> {
         let mut chunks = chunks.into_iter().peekable();
         let mut writes = Vec::with_capacity(chunks.len());
         while chunks.peek().is_some() {
@@ -224,7 +224,7 @@ impl<D: Disk, R: Runtime> Inner<D, R> {
             }
             written?;
             if !self.runtime.errs(mistakes::SUPERBLOCK_FIRST) {
-                self.disk.sync(FileId::Pages).await?;
+                self.sync().await?;
             }
             self.count(|counts| {
                 counts.bursts += 1;

@@ -167,14 +167,18 @@ impl<D: Disk, R: Runtime> Inner<D, R> {
         (pieces, chunks)
     }
 
-    async fn write_flip(&self, superblock: &Superblock, chunks: Vec<Chunk<D>>) -> Result<(), DiskError> {
+    async fn write_flip(
+        self: &Rc<Self>,
+        superblock: &Superblock,
+        chunks: Vec<Chunk<D>>,
+    ) -> Result<(), DiskError> {
         if self.runtime.errs(mistakes::SUPERBLOCK_FIRST) {
             anchor::write(&self.disk, superblock).await?;
             return self.write_chunks(chunks).await;
         }
         self.write_chunks(chunks).await?;
-        if self.runtime.errs(mistakes::COPIES_AT_ONCE) {
-            return anchor::write_copies(&self.disk, superblock, &[0, 1, 2, 3]).await;
+        if self.runtime.errs(mistakes::ONE_PAIR) {
+            return anchor::write_copies(&self.disk, superblock, &[0, 1]).await;
         }
         anchor::write(&self.disk, superblock).await
     }

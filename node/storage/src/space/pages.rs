@@ -115,6 +115,8 @@ pub(super) struct Space {
     /// The flip under way.
     pub(super) flipping: Option<Detached<Result<(), SpaceError>>>,
     growing: Option<Detached<Result<(), SpaceError>>>,
+    /// The sync under way.
+    syncing: Option<Detached<Result<(), DiskError>>>,
     /// The last attempt to grow found no space: the next one waits until it is needed.
     starved: bool,
 }
@@ -128,7 +130,15 @@ impl<D: Disk, R: Runtime> Pages<D, R> {
         superblock: &Superblock,
     ) -> Self {
         let catalogue = superblock.pieces.iter().map(|piece| piece.extent).collect();
-        let space = Space { extents, catalogue, failed: None, flipping: None, growing: None, starved: false };
+        let space = Space {
+            extents,
+            catalogue,
+            failed: None,
+            flipping: None,
+            growing: None,
+            syncing: None,
+            starved: false,
+        };
         let cache = PageCache::new(disk.clone(), config.cache_bytes);
         let (space, counts) = (RefCell::new(space), Cell::default());
         Pages { inner: Rc::new(Inner { disk, runtime, config, cache, space, counts }) }
@@ -218,6 +228,32 @@ impl<D: Disk, R: Runtime> Inner<D, R> {
 
     pub(super) fn check(&self) -> Result<(), SpaceError> {
         self.space.borrow().failed.clone().map_or(Ok(()), |error| Err(SpaceError::Failed(error)))
+    }
+
+    /// Makes durable what was written, one sync at a time: one that fails may take with it what others wrote, and
+    /// theirs would then succeed with nothing left to do.
+    pub(super) async fn sync(self: &Rc<Self>) -> Result<(), DiskError> {
+        loop {
+            let syncing = self.space.borrow().syncing.clone();
+            let Some(syncing) = syncing else { break };
+            // Its own caller is told; whether it failed is asked below.
+            let _ = syncing.done().await;
+        }
+        if let Some(failed) = &self.space.borrow().failed {
+            return Err(failed.clone());
+        }
+        let inner = Rc::clone(self);
+        let syncing = detach(&self.runtime, async move {
+            let synced = inner.disk.sync(FileId::Pages).await;
+            let mut space = inner.space.borrow_mut();
+            space.syncing = None;
+            if let Err(error) = &synced {
+                space.failed.get_or_insert_with(|| error.clone());
+            }
+            synced
+        });
+        self.space.borrow_mut().syncing = Some(syncing.clone());
+        syncing.done().await
     }
 
     /// Finds room for `blocks`, growing the file if there is none. What the caller is to do with the

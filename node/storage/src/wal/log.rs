@@ -172,7 +172,7 @@ impl<D: Disk> Log<D> {
         if frame.records == 1 && self.queue.len() == 1 {
             self.wake_writer();
         }
-        Ok(self.sequence_next + self.queue.len() as u64 - 1)
+        Ok(self.newest_frame())
     }
 
     /// Whether a record of `bytes` can be taken, and whether it joins the frame being built.
@@ -355,7 +355,9 @@ impl<D: Disk> Log<D> {
 
     /// A file to make now, so that the next segment is ready before the present one is full.
     pub(crate) fn wanted_file(&mut self) -> Option<FileId> {
-        if self.closing && self.queue.is_empty() { None } else { self.ring.wanted() }
+        // Of a log that is being closed the last frame is still to be covered.
+        let is_done = self.closing && self.queue.is_empty() && self.covered >= self.to_cover;
+        if is_done { None } else { self.ring.wanted() }
     }
 
     /// Takes back a pin on `segment` once `frame` is durable.
@@ -379,6 +381,16 @@ impl<D: Disk> Log<D> {
         self.wake_writer();
     }
 
+    /// The frame of the newest record.
+    pub(crate) fn newest_frame(&self) -> u64 {
+        self.sequence_next + self.queue.len() as u64 - 1
+    }
+
+    /// Frames wait to be written.
+    pub(crate) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// It is being closed.
     pub(crate) fn closing(&self) -> bool {
         self.closing
@@ -386,8 +398,9 @@ impl<D: Disk> Log<D> {
 
     /// Nothing more is to be done.
     pub(crate) fn ended(&self) -> bool {
-        // Without a file for one more frame the last one stays uncovered.
-        let covered = self.covered >= self.to_cover || !self.ring.is_ready(BLOCK_BYTES);
+        // If no file comes for one more frame the last one stays uncovered.
+        let one_more = self.ring.is_ready(BLOCK_BYTES) || self.ring.is_coming();
+        let covered = self.covered >= self.to_cover || !one_more;
         let idle = self.queue.is_empty() && self.in_flight() == 0 && covered;
         self.commits.failed().is_some() || (self.closing && idle && self.flights.iter().all(Option::is_none))
     }
@@ -440,6 +453,7 @@ impl<D: Disk> Log<D> {
     pub(crate) fn statistics(&self) -> EngineStatistics {
         EngineStatistics {
             frame_durable: self.commits.durable(),
+            frames_uncovered: self.to_cover.saturating_sub(self.covered),
             writes_in_flight: self.in_flight(),
             frames_queued: self.queue.len() as u64,
             wal_bytes: self.ring.bytes_used(),

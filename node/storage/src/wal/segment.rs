@@ -142,6 +142,11 @@ impl SegmentRing {
         self.offset + frame_bytes as u64 <= self.segment_bytes || !self.free.is_empty()
     }
 
+    /// Whether a file is being made, and nothing has gone wrong with that.
+    pub(crate) fn is_coming(&self) -> bool {
+        self.preparing && !self.starved
+    }
+
     /// Whether the next frame will release a segment.
     pub(crate) fn can_release(&self) -> bool {
         self.live.len() > 1 && self.live[0].pins == 0

@@ -134,7 +134,10 @@ async fn make_segment<D: Disk, R: Runtime>(disk: D, runtime: R, log: Rc<RefCell<
             let mut log = log.borrow_mut();
             log.ring.preparation_failed();
             if log.closing() {
-                log.fail(WalFailed::Disk(error), &mut woken);
+                // What waits to be written would wait for ever; what is only to be covered stays uncovered.
+                if log.has_queued() {
+                    log.fail(WalFailed::Disk(error), &mut woken);
+                }
                 log.wake_writer();
             }
         }
