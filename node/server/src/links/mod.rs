@@ -1,8 +1,7 @@
 //! Links between the cores that share groups: one connection a pair, for all groups.
 //!
 //! - The core with the lesser place opens the connection, and opens it again with growing pauses for as long
-//!   as somebody has something to say. The other one waits to be joined, but not for ever: who has not heard of it,
-//!   because it is new, cannot join it, and learns where it is when it is joined by it.
+//!   as somebody has something to say. The other one waits to be joined.
 //! - Support goes in datagrams, so it waits behind nothing. What groups say goes on one lane; large messages
 //!   are cut, and take turns (`chunks.rs`). Copies of content and old entries go on a second lane of lower
 //!   priority.
@@ -34,10 +33,7 @@ use evenkeel_quic::{CloseCode, Connection, ConnectionId, Lane, Role};
 use evenkeel_storage::{LOG_VERSION, Runtime};
 use evenkeel_wire::message::peer::{Chunk, ChunksTaken, Join, Joined};
 use evenkeel_wire::{Frame, Kind, Refusal, RefusalCode, decode, encode};
-use limits::{
-    BULK_PRIORITY, CONNECT_TIMEOUT, JOIN_PATIENCE, LANE_BYTES_MAX, RECONNECT_FIRST, RECONNECT_MAX,
-    SILENCE_MAX,
-};
+use limits::{BULK_PRIORITY, CONNECT_TIMEOUT, LANE_BYTES_MAX, RECONNECT_FIRST, RECONNECT_MAX, SILENCE_MAX};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -79,8 +75,6 @@ struct Link {
     making: Cell<bool>,
     failures: Cell<u32>,
     try_at_ns: Cell<u64>,
-    /// Since when somebody has had something to say and the link was down.
-    wanted_since_ns: Cell<Option<u64>>,
     /// Why it could not be made, as it was logged last.
     reported: RefCell<String>,
 }
@@ -238,7 +232,6 @@ impl Links {
             making: Cell::new(false),
             failures: Cell::new(0),
             try_at_ns: Cell::new(0),
-            wanted_since_ns: Cell::new(None),
             reported: RefCell::default(),
         });
         self.links.borrow_mut().insert(to, link.clone());
@@ -259,30 +252,17 @@ impl Links {
             before.connection.close(CloseCode::Unwanted, "there is a newer link");
         }
         link.failures.set(0);
-        link.wanted_since_ns.set(None);
         link.reported.borrow_mut().clear();
         add(&self.counts.made);
         tracing::debug!(peer = %link.to, "link made");
         Ok(())
     }
 
-    /// Joins a core that may never have heard of this one: what it has to say could not come here.
-    pub fn introduce(&self, to: Place) {
-        let link = self.link(to);
-        if to != self.own && link.up.borrow().is_none() {
-            link.wanted_since_ns.set(Some(0));
-            self.make(&link);
-        }
-    }
-
     /// Opens a connection, if that is for this side to do and it is time to.
     fn make(&self, link: &Rc<Link>) {
         let now_ns = self.core.runtime().now_ns();
-        let since_ns = link.wanted_since_ns.get().unwrap_or(now_ns);
-        link.wanted_since_ns.set(Some(since_ns));
-        let is_joined =
-            self.own > link.to && now_ns.saturating_sub(since_ns) < JOIN_PATIENCE.as_nanos() as u64;
-        if is_joined || link.making.get() || now_ns < link.try_at_ns.get() || self.closed.get() {
+        let waits = self.own > link.to || link.making.get() || now_ns < link.try_at_ns.get();
+        if waits || self.closed.get() {
             return;
         }
         link.making.set(true);

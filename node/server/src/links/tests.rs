@@ -286,34 +286,6 @@ fn a_link_is_made_again_when_the_peer_comes_back() {
 }
 
 #[test]
-fn a_core_that_nobody_has_heard_of_joins_those_that_should_join_it() {
-    on_a_core(|core| async move {
-        let authority = Authority::new();
-        let (one, two) = (start(&core, &authority, 1), start(&core, &authority, 2));
-        two.knows(&one);
-        joined(&core, &one, &two).await;
-        assert_eq!(one.nodes.address(two.place), Some(two.endpoint.local_addr()), "it said where it is");
-        assert_eq!((one.endpoint.connections(), two.endpoint.connections()), (1, 1));
-    });
-}
-
-#[test]
-fn a_core_that_has_nothing_to_say_yet_introduces_itself() {
-    on_a_core(|core| async move {
-        let authority = Authority::new();
-        let (one, two) = (start(&core, &authority, 1), start(&core, &authority, 2));
-        two.knows(&one);
-        two.links.introduce(one.place);
-        repeat(&core, || {}, || one.links.up_count() == 1 && two.links.up_count() == 1).await;
-        one.send(&two, accept(1, 1, 10));
-        repeat(&core, || {}, || !two.arrived.borrow().is_empty()).await;
-        two.links.introduce(one.place);
-        two.links.introduce(two.place);
-        assert_eq!((one.links.counts().made.get(), two.links.counts().made.get()), (1, 1));
-    });
-}
-
-#[test]
 fn whoever_does_not_prove_to_be_the_node_it_says_is_refused() {
     on_a_core(|core| async move {
         let authority = Authority::new();

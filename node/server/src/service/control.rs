@@ -2,7 +2,7 @@
 
 use super::answers::{Unanswered, malformed, reply};
 use super::{Caller, Service};
-use crate::control::{Control, member, place, seats, stand_if_first, swap_fault};
+use crate::control::{Control, member, seats, stand_if_first, swap_fault};
 use bytes::Bytes;
 use evenkeel_model::catalogue::{PartitionRow, Replica};
 use evenkeel_model::{ItemView, PartitionId};
@@ -76,8 +76,6 @@ impl Service {
         let number = u32::from(asked.member);
         self.shard.create_member(id, &asked.row, &seats(&row.founders), member(number)).await?;
         stand_if_first(&self.shard, &row, number);
-        // Its founders may all have been replaced, so those who lead it now are not known by what it says itself.
-        row.replicas.iter().for_each(|replica| self.links.introduce(place(replica)));
         if id == PartitionId::CATALOGUE {
             self.start_control();
         }
