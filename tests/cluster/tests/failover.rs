@@ -217,43 +217,6 @@ async fn an_import_passes_while_nodes_are_killed_and_come_back_in_turn() {
 }
 
 #[tokio::test]
-async fn a_table_is_deleted_while_a_node_is_away_which_drops_its_copies_when_it_is_back() {
-    let directory = data_directory();
-    let data = directory.path();
-    let dev = Dev::try_start(data, &["--processes"]).unwrap_or_else(|exit| panic!("dev ended: {exit:?}"));
-    let mut http = dev.http().await;
-    http.create_table(TABLE, &[("k", "S")]).await;
-    until_whole(&dev).await;
-    let held = pid(data, "node-3").expect("each node has its file");
-    signal("STOP", held);
-    http.delete_table(TABLE).await;
-    // The name is free at once.
-    http.create_table(TABLE, &[("k", "S")]).await;
-    signal("CONT", held);
-    until_whole(&dev).await;
-    assert_eq!(dev.stop().status.code(), Some(0));
-    let began = Instant::now();
-    while copies_on(data, 3) != 4 {
-        assert!(began.elapsed() < GOES_ON_WITHIN, "copies of the deleted table stay on node 3");
-        let dev = Dev::start(data);
-        until_whole(&dev).await;
-        assert_eq!(dev.stop().status.code(), Some(0));
-    }
-}
-
-/// How many partitions a node keeps that does not run.
-fn copies_on(data: &Path, node: u32) -> usize {
-    let inspected = Command::new(binary::evenkeel())
-        .args(["inspect", "--output", "json", "--data"])
-        .arg(data.join(format!("node-{node}")))
-        .output()
-        .expect("the binary starts");
-    let shards: Value =
-        serde_json::from_slice(&inspected.stdout).unwrap_or_else(|error| panic!("{error}: {inspected:?}"));
-    shards[0]["partitions"].as_array().map_or(0, Vec::len)
-}
-
-#[tokio::test]
 async fn what_partition_commands_cannot_find_is_named() {
     let directory = data_directory();
     let dev = Dev::start(directory.path());
