@@ -148,6 +148,13 @@ impl<C: Core> Slot<C> {
     }
 }
 
+impl<C: Core> Drop for Slot<C> {
+    /// Tasks hold the core, and the core holds what runs the tasks.
+    fn drop(&mut self) {
+        self.runtime.stop();
+    }
+}
+
 fn empty_disk() -> MemoryDisk {
     let disk = MemoryDisk::held();
     disk.hold_everything();
