@@ -125,7 +125,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             .append(Class::Control, &header, 0, meta.len(), |payload| payload.copy_from_slice(meta))
             .map_err(|refused| self.refuse(refused))?;
         log.ring.pin(segment);
-        partitions.insert(id, Partition::new(generation, meta.to_vec(), Some(segment)));
+        let at = RecordPlace { segment, frame };
+        partitions.insert(id, Partition::new(generation, meta.to_vec(), Some(at)));
         Ok(log.commits.wait(frame))
     }
 
@@ -153,6 +154,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             return Ok(log.commits.refused(reason));
         }
         let header = control_record(id, generation, RecordKind::Dropped, partition.end.slot);
+        log.end_frame();
         let segment = log.ring.current();
         let frame = log
             .append(Class::Control, &header, partition.end.checksum, 0, |_| ())

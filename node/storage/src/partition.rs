@@ -34,7 +34,7 @@ pub(crate) struct Partition {
     pub(crate) last_timestamp: Timestamp,
     /// The last entry applied.
     pub(crate) applied: Position,
-    /// The frame that its record is in; 0 while nothing is applied.
+    /// The frame that its record is in; that of the creation while nothing is applied.
     pub(crate) applied_frame: u64,
     /// The entries up to `end`: those that are not applied, and before them some that are.
     tail: VecDeque<Held>,
@@ -115,7 +115,7 @@ struct Recovering {
 }
 
 impl Partition {
-    pub(crate) fn new(generation: Generation, meta: Vec<u8>, created_in: Option<u32>) -> Self {
+    pub(crate) fn new(generation: Generation, meta: Vec<u8>, created_at: Option<RecordPlace>) -> Self {
         Partition {
             generation,
             meta,
@@ -123,7 +123,7 @@ impl Partition {
             end: Position::default(),
             last_timestamp: Timestamp(0),
             applied: Position::default(),
-            applied_frame: 0,
+            applied_frame: created_at.map_or(0, |at| at.frame),
             tail: VecDeque::new(),
             tail_after: Position::default(),
             kept_bytes: 0,
@@ -142,7 +142,7 @@ impl Partition {
             sealed_by: None,
             staged: None,
             found: Recovering::default(),
-            created_in,
+            created_in: created_at.map(|at| at.segment),
             segments: VecDeque::new(),
             staged_in: None,
             is_past_checkpoint: true,
@@ -164,7 +164,7 @@ impl Partition {
             table,
             tree: checkpoint.root,
             found: Recovering { begun: state, ..Recovering::default() },
-            is_past_checkpoint: checkpoint.log.frame == 0,
+            is_past_checkpoint: false,
             is_catalogued: true,
             ..Partition::new(checkpoint.generation, checkpoint.meta.to_vec(), None)
         }
@@ -470,6 +470,20 @@ impl Partition {
             && stored_checksum(&record.header, self.applied.checksum, record.payload) == record.checksum;
         self.is_past_checkpoint = is_applied || is_next;
         is_next
+    }
+
+    /// Whether a record that begins or ends a life of the partition is of one before this: each end begins a frame,
+    /// so that none of a life stands in the frame of its checkpoint.
+    pub(crate) fn is_younger_than(&self, at: RecordPlace) -> bool {
+        self.checkpoint.as_ref().is_some_and(|checkpoint| at.frame <= checkpoint.log.frame)
+    }
+
+    /// The log has come to the creation, of which the checkpoint knows.
+    pub(crate) fn pass_creation(&mut self, at: RecordPlace) {
+        let is_empty = self.applied.slot == Slot(0);
+        let checkpoint = self.checkpoint.as_ref().map(|checkpoint| checkpoint.log.frame);
+        self.is_past_checkpoint |= is_empty && checkpoint == Some(at.frame);
+        self.unstage();
     }
 
     /// A snapshot that the log took in before the checkpoint: its pieces are of no use.

@@ -250,13 +250,14 @@ impl Partitions {
     fn replay_created(&mut self, at: RecordPlace, record: &RecordView<'_>) -> Result<(), ReplayFault> {
         let RecordHeader { partition: id, generation, .. } = record.header;
         if self.is_of_the_past(id, generation) {
+            self.map.get_mut(&id).into_iter().for_each(|partition| partition.pass_creation(at));
             return Ok(());
         }
         if self.map.contains_key(&id) || self.orphans.contains_key(&id) {
             let expected = format!("partition {id} dropped before it is created again");
             return Err(ReplayFault::Corrupt { expected, found: format!("generation {generation} created") });
         }
-        self.insert(id, Partition::new(generation, record.payload.to_vec(), Some(at.segment)));
+        self.insert(id, Partition::new(generation, record.payload.to_vec(), Some(at)));
         Ok(())
     }
 
@@ -269,8 +270,11 @@ impl Partitions {
     fn replay_dropped(&mut self, at: RecordPlace, record: &RecordView<'_>) {
         let RecordHeader { partition: id, generation, .. } = record.header;
         self.orphans.remove(&id);
-        if self.map.get(&id).is_some_and(|present| present.generation == generation) {
-            self.remove(id, at);
+        match self.map.get_mut(&id) {
+            // It has come back since, in the same generation.
+            Some(present) if present.is_younger_than(at) => present.unstage(),
+            Some(present) if present.generation == generation => drop(self.remove(id, at)),
+            _ => {}
         }
     }
 

@@ -264,3 +264,59 @@ fn a_checkpoint_knows_the_ballot_that_was_promised_by_accepting_an_entry() {
     let (_, _, _, found) = restarted(&runtime, &disk, engine);
     assert_eq!((found.applied.slot, found.promised), (Slot(1), ballot(2)));
 }
+
+/// The log holds the former life of a partition, its end, and the beginning of the present one.
+fn come_back(applied: u64, more: u64) -> (TestRuntime, MemoryDisk, TestEngine) {
+    let (runtime, disk, engine) = started();
+    // Keeps the log from its beginning on.
+    runtime.block_on(&disk, engine.create_partition(P2, G1, b"other")).unwrap();
+    for slot in 1..=4 {
+        accept(&engine, accepted(1, slot - 1, put(slot, &format!("former{slot}"), b"v")));
+    }
+    runtime.block_on(&disk, engine.drop_partition(P1, G1)).unwrap();
+    runtime.block_on(&disk, engine.create_partition(P1, G1, b"meta")).unwrap();
+    for slot in 1..=applied {
+        accept(&engine, accepted(2, slot - 1, put(slot, &format!("k{slot}"), b"v")));
+    }
+    engine.apply_to(P1, Slot(applied));
+    runtime.block_on(&disk, engine.checkpoint(P1, b"")).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    for slot in applied + 1..=applied + more {
+        accept(&engine, accepted(2, slot, put(slot, &format!("k{slot}"), b"v")));
+    }
+    (runtime, disk, engine)
+}
+
+#[test]
+fn a_partition_that_comes_back_in_its_generation_has_nothing_of_its_former_life() {
+    for (applied, more) in [(0, 0), (0, 2), (1, 0), (2, 2), (6, 0), (6, 1)] {
+        let (runtime, disk, engine) = come_back(applied, more);
+        let (runtime, disk, engine, found) = restarted(&runtime, &disk, engine);
+        let end = applied + more;
+        assert_eq!(found.last_slot, Slot(end), "{applied} and {more}");
+        engine.apply_to(P1, Slot(end));
+        let expected: Vec<String> = (1..=end).map(|slot| format!("k{slot}=v")).collect();
+        assert_eq!(keys(&runtime, &disk, &engine), expected, "{applied} and {more}");
+        runtime.block_on(&disk, engine.drop_partition(P1, G1)).unwrap();
+        let (.., found) = restarted(&runtime, &disk, engine);
+        assert_eq!(found.id, P2, "its end counts");
+    }
+}
+
+#[test]
+fn what_the_former_life_staged_is_no_part_of_a_snapshot_without_pieces() {
+    let (runtime, disk, engine) = started();
+    runtime.block_on(&disk, engine.create_partition(P2, G1, b"other")).unwrap();
+    let stale = Operation::Put { key: Rc::from(*b"stale"), image: Rc::from(*b"v") };
+    drop(engine.stage(P1, Slot(9), 0, vec![stale]).unwrap());
+    // Neither the end nor the beginning stands in a frame of its own.
+    drop(engine.drop_partition(P1, G1));
+    drop(engine.create_partition(P1, G1, b"meta"));
+    runtime.block_on(&disk, engine.checkpoint(P1, b"")).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    let base = Position { slot: Slot(9), checksum: 99 };
+    drop(engine.begin(P1, base, evenkeel_model::Timestamp(9), b"state").unwrap());
+    let (runtime, disk, engine, found) = restarted(&runtime, &disk, engine);
+    assert_eq!((found.last_slot, found.begun.as_deref()), (Slot(9), Some(&b"state"[..])));
+    assert_eq!(keys(&runtime, &disk, &engine), [""; 0]);
+}

@@ -23,8 +23,8 @@ pub struct Word {
 
 #[derive(Default, Debug)]
 struct Inner {
-    /// By partition and member.
-    words: BTreeMap<(usize, u32), Word>,
+    /// By partition and member, with the ballot under which the log was equal to its leader's.
+    words: BTreeMap<(usize, u32), (Word, Ballot)>,
     /// The greatest slot of each partition that anybody has applied.
     chosen: BTreeMap<usize, u64>,
     wrong: Option<String>,
@@ -37,17 +37,30 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A member says in a message that its log equals a leader's up to a slot.
-    pub fn acknowledged(&self, partition: usize, member: u32, upto: u64) {
+    /// A member says in a message that its log equals that of the leader of a ballot up to a slot.
+    pub fn acknowledged(&self, partition: usize, member: u32, ballot: Ballot, upto: u64) {
         let words = &mut self.inner.borrow_mut().words;
-        let word = words.entry((partition, member)).or_default();
+        let (word, under) = words.entry((partition, member)).or_default();
         word.upto = word.upto.max(upto);
+        *under = ballot.max(*under);
+        word.ballot = word.ballot.max(ballot);
+    }
+
+    /// A leader has sent a member entries behind a slot: what the member held there under a lesser ballot may be
+    /// replaced from now on.
+    pub fn replaces(&self, partition: usize, member: u32, ballot: Ballot, after: u64) {
+        let words = &mut self.inner.borrow_mut().words;
+        if let Some((word, under)) = words.get_mut(&(partition, member))
+            && *under < ballot
+        {
+            word.upto = word.upto.min(after);
+        }
     }
 
     /// A member promises a ballot in a message.
     pub fn promised(&self, partition: usize, member: u32, ballot: Ballot) {
         let words = &mut self.inner.borrow_mut().words;
-        let word = words.entry((partition, member)).or_default();
+        let (word, _) = words.entry((partition, member)).or_default();
         word.ballot = word.ballot.max(ballot);
     }
 
@@ -63,7 +76,7 @@ impl Watch {
     pub fn word(&self, partition: usize, member: u32) -> Word {
         let inner = self.inner.borrow();
         let chosen = inner.chosen.get(&partition).copied().unwrap_or_default();
-        let Word { upto, ballot } = inner.words.get(&(partition, member)).copied().unwrap_or_default();
+        let (Word { upto, ballot }, _) = inner.words.get(&(partition, member)).copied().unwrap_or_default();
         Word { upto: upto.min(chosen), ballot }
     }
 
@@ -85,8 +98,8 @@ mod tests {
     #[test]
     fn a_word_holds_as_far_as_the_log_is_chosen_and_never_shrinks() {
         let watch = Watch::default();
-        watch.acknowledged(3, 1, 9);
-        watch.acknowledged(3, 1, 7);
+        watch.acknowledged(3, 1, (1, 1), 9);
+        watch.acknowledged(3, 1, (1, 1), 7);
         watch.promised(3, 1, (2, 2));
         watch.promised(3, 1, (1, 3));
         assert_eq!(watch.word(3, 1), Word { upto: 0, ballot: (2, 2) });
@@ -94,5 +107,19 @@ mod tests {
         watch.applied(3, 5);
         assert_eq!(watch.word(3, 1).upto, 8);
         assert_eq!(watch.word(3, 2), Word::default());
+    }
+
+    #[test]
+    fn what_a_later_leader_may_replace_is_no_word_any_more() {
+        let watch = Watch::default();
+        watch.acknowledged(3, 1, (1, 1), 9);
+        watch.applied(3, 9);
+        watch.replaces(3, 1, (1, 1), 4);
+        assert_eq!(watch.word(3, 1).upto, 9, "the same leader has the same entries");
+        watch.replaces(3, 1, (2, 2), 6);
+        assert_eq!(watch.word(3, 1).upto, 6);
+        watch.acknowledged(3, 1, (2, 2), 8);
+        watch.replaces(3, 1, (2, 2), 6);
+        assert_eq!(watch.word(3, 1), Word { upto: 8, ballot: (2, 2) });
     }
 }

@@ -129,7 +129,7 @@ struct Merging {
     replaced: Option<CataloguedPartition>,
     /// What this one makes, but for its tree and state.
     checkpoint: CataloguedPartition,
-    /// What was written once more, or its creation, must be durable first.
+    /// What was written once more must be durable first.
     moved_frame: u64,
     logged_bytes: u64,
     state: Rc<[u8]>,
@@ -259,11 +259,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
         let table = partition.table.pin(partition.applied.slot)?;
         partition.is_merging = true;
-        let mut moved_frame = move_pending(&mut log, id, partition);
-        if partition.useful_frame() == 0 {
-            // No entry says that it is here: its creation must be durable first.
-            moved_frame = log.newest_frame();
-        }
+        let moved_frame = move_pending(&mut log, id, partition);
         let segment = partition.needed_behind_applied(log.ring.current());
         let checkpoint = CataloguedPartition {
             id,

@@ -86,7 +86,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let finished = batch.finish().await.map_err(CheckpointError::from)?;
         self.check_absent(id)?;
         // Nothing in the log is its own yet.
-        let log = LogPosition { segment: self.inner.log.borrow().ring.current(), frame: 0 };
+        let log = {
+            let log = self.inner.log.borrow();
+            LogPosition { segment: log.ring.current(), frame: log.newest_frame() }
+        };
         let row = CataloguedPartition {
             id,
             generation,

@@ -203,8 +203,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             promised: parent.promised(),
             timestamp: parent.last_timestamp,
             checksum: splitting.at.checksum,
-            // Nothing in the log is theirs yet.
-            log: LogPosition { segment: splitting.written_at.segment, frame: 0 },
+            // Nothing up to here is theirs.
+            log: LogPosition { segment: splitting.written_at.segment, frame: splitting.written_at.frame },
             root: roots[index],
         };
         Ok(([row(0), row(1)], finished))

@@ -72,8 +72,9 @@ const STATE_AT: usize = PARTITION_BYTES - STATE_BYTES;
 pub struct LogPosition {
     /// The oldest segment that holds records which the tree does not.
     pub segment: u32,
-    /// The frame with the first record behind the applied entry's, or with that one; 0 if there is none.
-    /// Entries before it are of no use, even those of later slots: they were written over, or once more.
+    /// The frame with the first record behind the applied entry's, or with that one; while nothing is applied, with
+    /// the creation. Entries before it are of no use, even those of later slots: they were written over, or once
+    /// more, or are of a life of the partition that has ended.
     pub frame: u64,
 }
 

@@ -52,6 +52,8 @@ struct Building<B> {
     /// Header and records so far.
     used: usize,
     records: u32,
+    /// It takes no more.
+    is_ended: bool,
 }
 
 /// A frame being written.
@@ -162,7 +164,7 @@ impl<D: Disk> Log<D> {
         let joins = self.admit(class, bytes)?;
         if !joins {
             let buffer = self.buffer((FRAME_HEADER_BYTES + bytes).next_multiple_of(BLOCK_BYTES));
-            self.queue.push_back(Building { buffer, used: FRAME_HEADER_BYTES, records: 0 });
+            self.queue.push_back(Building { buffer, used: FRAME_HEADER_BYTES, records: 0, is_ended: false });
         }
         let frame = self.queue.back_mut().expect("a frame takes records");
         let space = &mut frame.buffer[frame.used..frame.used + bytes];
@@ -175,13 +177,23 @@ impl<D: Disk> Log<D> {
         Ok(self.newest_frame())
     }
 
+    /// Has the next record begin a frame.
+    pub(crate) fn end_frame(&mut self) {
+        if let Some(frame) = self.queue.back_mut() {
+            frame.is_ended = true;
+        }
+    }
+
     /// Whether a record of `bytes` can be taken, and whether it joins the frame being built.
     pub(crate) fn admit(&self, class: Class, bytes: usize) -> Result<bool, Refused> {
         let alone = (FRAME_HEADER_BYTES + bytes).next_multiple_of(BLOCK_BYTES);
         if alone > self.config.frame_bytes_max {
             return Err(Refused::TooLarge { bytes: bytes as u64, max: self.config.frame_bytes_max as u64 });
         }
-        let joins = self.queue.back().is_some_and(|frame| frame.used + bytes <= frame.buffer.len());
+        let joins = self
+            .queue
+            .back()
+            .is_some_and(|frame| !frame.is_ended && frame.used + bytes <= frame.buffer.len());
         if class == Class::Entry && !joins && self.queue.len() > self.config.frames_queued_max {
             return Err(Refused::Busy);
         }

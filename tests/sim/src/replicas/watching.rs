@@ -32,15 +32,14 @@ impl Outbox for Way {
 }
 
 fn note_promises(watch: &Watch, message: &CoreMessage) {
-    let CoreMessage::Group(GroupMessage { partition, from, body, .. }) = message else { return };
+    let CoreMessage::Group(GroupMessage { partition, from, to, body, .. }) = message else { return };
     let Body::Consensus { message, .. } = body else { return };
     let partition = usize::try_from(partition.0 - 1).expect("few partitions");
+    let pair = |ballot: &evenkeel_model::Ballot| (ballot.round, ballot.replica);
     match message {
-        Message::Accepted { ballot, upto, .. } => {
-            watch.acknowledged(partition, from.0, upto.0);
-            watch.promised(partition, from.0, (ballot.round, ballot.replica));
-        }
-        Message::Promise { ballot, .. } => watch.promised(partition, from.0, (ballot.round, ballot.replica)),
+        Message::Accept { ballot, after, .. } => watch.replaces(partition, to.0, pair(ballot), after.slot.0),
+        Message::Accepted { ballot, upto, .. } => watch.acknowledged(partition, from.0, pair(ballot), upto.0),
+        Message::Promise { ballot, .. } => watch.promised(partition, from.0, pair(ballot)),
         _ => {}
     }
 }
