@@ -4,8 +4,9 @@
 //! then its own row as CREATING; that row is the point of no return. A task then tells the shards and
 //! turns the row ACTIVE, once a majority of each partition's members is made; the others are noted in the
 //! partition's row, and made when their nodes are there. Deleting turns the row DELETING, tells the shards, and
-//! removes the rows, the table's own last. Every step may be repeated, and whoever comes to lead finishes what
-//! was left half done; partition rows without a table, from a crash before the point of no return, are swept.
+//! removes the rows once a majority of each partition's members is dropped. Every step may be repeated, and whoever
+//! comes to lead finishes what was left half done; partition rows without a table, of members that were away or from
+//! a crash before the point of no return, are swept.
 //!
 //! Changes of tables, users and nodes are made one at a time, each within one reign. If the control plane is
 //! down, reads and writes go on.
@@ -13,6 +14,7 @@
 mod checks;
 mod members;
 mod registry;
+mod removal;
 
 pub(crate) use members::{member, seats, stand_if_first, swap_fault};
 
@@ -32,7 +34,7 @@ use evenkeel_storage::Runtime;
 use evenkeel_wire::message::{ArchivedCreateTable, ArchivedUpdateTable};
 use registry::address_of;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::rc::Rc;
 
@@ -301,16 +303,10 @@ impl Control {
         let turn = self.turn().await?;
         let reign = turn.reign;
         let tables = self.catalogue.tables().await?;
-        let mut partitions = self.catalogue.partitions().await?;
+        let partitions = self.catalogue.partitions().await?;
         let own = self.catalogue.partition().row();
         if !partitions.iter().any(|partition| partition.id == own.id) {
             self.catalogue.put_partition(reign, own).await?;
-            partitions.push(own.clone());
-        }
-        let mut known: HashSet<TableId> = tables.iter().map(|table| table.id).collect();
-        known.insert(TableId::CATALOGUE);
-        for orphan in partitions.iter().filter(|partition| !known.contains(&partition.table)) {
-            self.catalogue.delete_partition(reign, orphan.id).await?;
         }
         for table in tables.into_iter().filter(|table| table.status != TableStatus::Active) {
             let own = partitions.iter().filter(|partition| partition.table == table.id).cloned().collect();
@@ -324,6 +320,7 @@ impl Control {
             }
         }
         self.complete_in_background(reign);
+        self.sweep_in_background(reign);
         Ok(())
     }
 
@@ -393,13 +390,11 @@ impl Control {
                 }
             }
             TableStatus::Deleting => {
-                for partition in partitions {
-                    for replica in &partition.replicas {
-                        self.drop_member(partition, replica).await?;
-                    }
-                    self.catalogue.delete_partition(reign, partition.id).await?;
-                }
+                let is_complete = self.drop_groups(reign, table.id).await?;
                 self.catalogue.delete_table(reign, &table.name).await?;
+                if !is_complete {
+                    self.sweep_in_background(reign);
+                }
             }
         }
         Ok(())

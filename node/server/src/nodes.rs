@@ -1,5 +1,5 @@
 //! Where the nodes of the cluster are, as far as this shard knows: from its configuration, and from what nodes
-//! that have proved who they are say of themselves.
+//! that have proved who they are say of themselves and of others.
 
 use evenkeel_model::NodeId;
 use evenkeel_partition::Place;
@@ -10,12 +10,26 @@ use std::net::SocketAddr;
 /// The nodes known so far.
 pub struct Nodes {
     known: RefCell<Vec<NodeAddress>>,
+    holders: RefCell<Vec<Place>>,
 }
 
 impl Nodes {
-    /// The nodes of a configuration.
-    pub fn new(known: Vec<NodeAddress>) -> Nodes {
-        Nodes { known: RefCell::new(known) }
+    /// The nodes of a configuration, and the shards that hold the catalogue by it.
+    pub fn new(known: Vec<NodeAddress>, holders: Vec<Place>) -> Nodes {
+        Nodes { known: RefCell::new(known), holders: RefCell::new(holders) }
+    }
+
+    /// The shards that hold the catalogue, or did: one of them knows every node.
+    pub fn holders(&self) -> Vec<Place> {
+        self.holders.borrow().clone()
+    }
+
+    /// Takes note of a shard that is said to hold the catalogue.
+    pub fn hear_of_holder(&self, holder: Place) {
+        let mut holders = self.holders.borrow_mut();
+        if !holders.contains(&holder) {
+            holders.push(holder);
+        }
     }
 
     /// All of them.
@@ -78,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_newest_word_of_where_a_node_is_holds() {
-        let nodes = Nodes::new(vec![node(1, 7000)]);
+        let nodes = Nodes::new(vec![node(1, 7000)], Vec::new());
         let address = |id, shard| {
             let place = Place { node: NodeId(id), shard: ShardId(shard) };
             nodes.address(place).map(|address| address.port())

@@ -2,11 +2,12 @@
 //! when lost. A call is one frame there and one back, matched by request id.
 
 use crate::limits::PEER_CALL_TIMEOUT;
-use crate::nodes::Nodes;
+use crate::nodes::{Nodes, read_address};
 use evenkeel_driver::Core;
-use evenkeel_model::ClusterId;
+use evenkeel_model::{ClusterId, NodeId};
 use evenkeel_partition::Place;
 use evenkeel_quic::{CloseCode, ConnectionId, Endpoint, Lane, node_name};
+use evenkeel_storage::Runtime;
 use evenkeel_wire::message::{ArchivedWelcome, Hello, Welcome};
 use evenkeel_wire::refusal::Refusal;
 use evenkeel_wire::{Frame, Kind, Message, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, decode, encode, frame};
@@ -153,6 +154,7 @@ impl Peers {
         }
     }
 
+    /// Says who this is, and takes note of what the other side says of the cluster.
     async fn greet(&self, lane: &Lane, place: Place) -> Result<(), String> {
         let hello = Hello {
             cluster: Some(self.cluster),
@@ -173,7 +175,30 @@ impl Peers {
         if found != place {
             return Err(format!("{found} answers at its address"));
         }
+        welcome.nodes.iter().for_each(|node| self.nodes.hear_of(read_address(node)));
+        for holder in welcome.catalogue.iter() {
+            let holder = Place { node: (&holder.node).into(), shard: (&holder.shard).into() };
+            self.nodes.hear_of_holder(holder);
+        }
         Ok(())
+    }
+
+    /// Asks those who hold the catalogue where a node is; what they say is known when they have answered.
+    pub fn look_for(self: &Rc<Self>, node: NodeId) {
+        tracing::debug!(%node, "looked for");
+        let own = self.endpoint.local_addr();
+        for holder in self.nodes.holders() {
+            if self.nodes.address(holder).is_none_or(|address| address == own) {
+                continue;
+            }
+            let peers = Rc::clone(self);
+            self.core.runtime().spawn(async move {
+                // One that does not answer says nothing; there are others.
+                if let Ok(lane) = peers.lane(holder).await {
+                    let _ = peers.greet(&lane, holder).await;
+                }
+            });
+        }
     }
 
     /// Sends a request on a lane that this shard has opened, and waits for the answer.

@@ -105,7 +105,9 @@ pub async fn run(core: Core, plan: ShardPlan, ready: impl FnOnce()) -> Result<()
     let runtime = core.runtime();
     let place = Place { node: NodeId(plan.config.node.id), shard: plan.shard };
     let endpoint = bind(&core, &plan)?;
-    let nodes = Rc::new(Nodes::new(plan.config.addresses()));
+    let founders = plan.config.catalogue();
+    let holders = founders.iter().map(|founder| Place { node: founder.node, shard: founder.shard });
+    let nodes = Rc::new(Nodes::new(plan.config.addresses(), holders.collect()));
     let cluster = plan.config.cluster_id().expect("checked when the configuration was read");
     let peers = Peers::new(core.clone(), endpoint.clone(), cluster, plan.incarnation, nodes.clone());
     let peers = Rc::new(peers);

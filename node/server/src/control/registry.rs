@@ -5,9 +5,8 @@ use super::{Control, ControlError, StepError};
 use crate::links::read_members;
 use crate::nodes::read_address;
 use crate::tables::Reign;
-use evenkeel_model::NodeId;
-use evenkeel_model::ShardId;
 use evenkeel_model::catalogue::{NodeRow, PartitionRow, Replica};
+use evenkeel_model::{NodeId, PartitionId, ShardId};
 use evenkeel_partition::{Membership, Place};
 use evenkeel_wire::message::peer::{Keeps, Seat};
 use evenkeel_wire::message::{ArchivedRegisterNode, NodeAddress, PartitionState, ReplicaState, SwapMember};
@@ -77,10 +76,24 @@ impl Control {
     }
 
     async fn take_over(&self, reign: Reign, old: NodeId, node: &NodeRow) -> Result<(), StepError> {
+        let orphans: HashSet<PartitionId> = self.orphans().await?.iter().map(|row| row.id).collect();
+        let mut waiting = Ok(());
         for mut row in self.catalogue().partitions().await? {
             let Some(at) = row.replicas.iter().position(|replica| replica.node == old) else { continue };
+            // Of what no table has any more, nothing is left on a lost disk.
+            if orphans.contains(&row.id) {
+                continue;
+            }
             let lost = row.replicas[at];
-            row.replicas[at] = self.swap(&row, lost, node).await?;
+            row.replicas[at] = match self.swap(&row, lost, node).await {
+                Ok(taken) => taken,
+                Err(error @ StepError::Catalogue(_)) => return Err(error),
+                // One group that waits holds up no other.
+                Err(error) => {
+                    waiting = Err(error);
+                    continue;
+                }
+            };
             row.unmade.retain(|&member| member != lost.member);
             let turn = self.turn().await?;
             // A table that is being deleted meanwhile has its rows removed by whoever deletes it.
@@ -88,7 +101,7 @@ impl Control {
                 self.catalogue().put_partition(reign, &row).await?;
             }
         }
-        Ok(())
+        waiting
     }
 
     /// Puts a new member on a node in the place of a lost one; yields it once the group has chosen that.

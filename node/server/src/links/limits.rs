@@ -18,9 +18,13 @@ pub const RECONNECT_FIRST: Duration = Duration::from_millis(20);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How long making a link may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a core waits to be joined before it joins the other one itself.
+pub const JOIN_PATIENCE: Duration = Duration::from_secs(2);
 /// Silence after which a link is closed and made anew; support comes several times a second.
 pub const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// Priority of the lane for copies of content; that of other lanes is 0.
 pub const BULK_PRIORITY: i32 = -1;
 
+// Whoever should join has tried more than once by then.
+const _: () = assert!(JOIN_PATIENCE.as_millis() > CONNECT_TIMEOUT.as_millis());
 const _: () = assert!(CHUNKS_UNDER_WAY_BYTES_MAX as usize >= 4 * CHUNK_BYTES);

@@ -1,7 +1,8 @@
 //! Links between the cores that share groups: one connection a pair, for all groups.
 //!
 //! - The core with the lesser place opens the connection, and opens it again with growing pauses for as long
-//!   as somebody has something to say. The other one waits to be joined.
+//!   as somebody has something to say. The other one waits to be joined, but not for ever: it may have moved, and
+//!   then only it can say where to. Where a node is that is not known yet, those who hold the catalogue know.
 //! - Support goes in datagrams, so it waits behind nothing. What groups say goes on one lane; large messages
 //!   are cut, and take turns (`chunks.rs`). Copies of content and old entries go on a second lane of lower
 //!   priority.
@@ -23,7 +24,7 @@ mod tests;
 pub use codec::{membership, read_members};
 
 use crate::nodes::{Nodes, read_address};
-use crate::peers::{Peers, refusal_text};
+use crate::peers::{CallError, Peers, refusal_text};
 use chunks::{Incoming, Outgoing};
 use codec::{CodecError, decode_message, encode_group, encode_support};
 use evenkeel_driver::Core;
@@ -33,7 +34,10 @@ use evenkeel_quic::{CloseCode, Connection, ConnectionId, Lane, Role};
 use evenkeel_storage::{LOG_VERSION, Runtime};
 use evenkeel_wire::message::peer::{Chunk, ChunksTaken, Join, Joined};
 use evenkeel_wire::{Frame, Kind, Refusal, RefusalCode, decode, encode};
-use limits::{BULK_PRIORITY, CONNECT_TIMEOUT, LANE_BYTES_MAX, RECONNECT_FIRST, RECONNECT_MAX, SILENCE_MAX};
+use limits::{
+    BULK_PRIORITY, CONNECT_TIMEOUT, JOIN_PATIENCE, LANE_BYTES_MAX, RECONNECT_FIRST, RECONNECT_MAX,
+    SILENCE_MAX,
+};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -75,6 +79,8 @@ struct Link {
     making: Cell<bool>,
     failures: Cell<u32>,
     try_at_ns: Cell<u64>,
+    /// Since when somebody has had something to say and the link was down.
+    wanted_since_ns: Cell<Option<u64>>,
     /// Why it could not be made, as it was logged last.
     reported: RefCell<String>,
 }
@@ -232,6 +238,7 @@ impl Links {
             making: Cell::new(false),
             failures: Cell::new(0),
             try_at_ns: Cell::new(0),
+            wanted_since_ns: Cell::new(None),
             reported: RefCell::default(),
         });
         self.links.borrow_mut().insert(to, link.clone());
@@ -252,6 +259,7 @@ impl Links {
             before.connection.close(CloseCode::Unwanted, "there is a newer link");
         }
         link.failures.set(0);
+        link.wanted_since_ns.set(None);
         link.reported.borrow_mut().clear();
         add(&self.counts.made);
         tracing::debug!(peer = %link.to, "link made");
@@ -261,8 +269,11 @@ impl Links {
     /// Opens a connection, if that is for this side to do and it is time to.
     fn make(&self, link: &Rc<Link>) {
         let now_ns = self.core.runtime().now_ns();
-        let waits = self.own > link.to || link.making.get() || now_ns < link.try_at_ns.get();
-        if waits || self.closed.get() {
+        let since_ns = link.wanted_since_ns.get().unwrap_or(now_ns);
+        link.wanted_since_ns.set(Some(since_ns));
+        let is_joined =
+            self.own > link.to && now_ns.saturating_sub(since_ns) < JOIN_PATIENCE.as_nanos() as u64;
+        if is_joined || link.making.get() || now_ns < link.try_at_ns.get() || self.closed.get() {
             return;
         }
         link.making.set(true);
@@ -304,7 +315,11 @@ impl Links {
     }
 
     async fn open_and_join(&self, to: Place) -> Result<Lane, String> {
-        let lane = self.peers.open(to).await.map_err(|error| error.to_string())?;
+        let opened = self.peers.open(to).await;
+        if matches!(opened, Err(CallError::Unknown { .. })) {
+            self.peers.look_for(to.node);
+        }
+        let lane = opened.map_err(|error| error.to_string())?;
         let joined = self.join_over(&lane, to).await;
         if let Err(reason) = &joined {
             lane.connection().close(CloseCode::Unwanted, reason);

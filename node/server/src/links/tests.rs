@@ -11,6 +11,8 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use std::net::SocketAddr;
 
 const CLUSTER: ClusterId = ClusterId(7);
+/// Who is said to hold the catalogue.
+const HOLDER: Place = Place { node: NodeId(2), shard: ShardId(0) };
 
 struct Authority {
     pem: String,
@@ -56,6 +58,7 @@ struct Side {
 #[derive(Clone)]
 struct Answering {
     place: Place,
+    nodes: Rc<Nodes>,
     peers: Rc<Peers>,
     links: Rc<Links>,
     arrived: Rc<RefCell<Vec<(Place, CoreMessage)>>>,
@@ -99,7 +102,7 @@ impl Answering {
             node: self.place.node,
             shard: self.place.shard,
             incarnation: 1,
-            nodes: Vec::new(),
+            nodes: self.nodes.all(),
             catalogue: Vec::new(),
         }
     }
@@ -113,7 +116,7 @@ impl Side {
     fn start(core: &Core, node: u32, config: EndpointConfig) -> Side {
         let place = place(node);
         let endpoint = Endpoint::bind(core, config).unwrap();
-        let nodes = Rc::new(Nodes::new(Vec::new()));
+        let nodes = Rc::new(Nodes::new(Vec::new(), vec![HOLDER]));
         nodes.learn(address(node, endpoint.local_addr()));
         let peers = Rc::new(Peers::new(core.clone(), endpoint.clone(), CLUSTER, 1, nodes.clone()));
         let links = Links::new(core.clone(), place, peers.clone(), nodes.clone());
@@ -121,6 +124,7 @@ impl Side {
         let side = Side { place, endpoint, nodes, peers, links, arrived };
         let handler = Answering {
             place,
+            nodes: side.nodes.clone(),
             peers: side.peers.clone(),
             links: side.links.clone(),
             arrived: side.arrived.clone(),
@@ -282,6 +286,31 @@ fn a_link_is_made_again_when_the_peer_comes_back() {
         let again = Side::start(&core, 2, authority.config(at, &[SERVER_NAME, &name]));
         joined(&core, &one, &again).await;
         assert!(one.links.counts().made.get() >= 2);
+    });
+}
+
+#[test]
+fn a_core_that_has_moved_joins_those_that_should_join_it() {
+    on_a_core(|core| async move {
+        let authority = Authority::new();
+        let (one, two) = (start(&core, &authority, 1), start(&core, &authority, 2));
+        two.knows(&one);
+        joined(&core, &one, &two).await;
+        assert_eq!(one.nodes.address(two.place), Some(two.endpoint.local_addr()), "it said where it is");
+        assert_eq!((one.endpoint.connections(), two.endpoint.connections()), (1, 1));
+    });
+}
+
+#[test]
+fn a_core_that_nobody_has_heard_of_is_looked_for() {
+    on_a_core(|core| async move {
+        let authority = Authority::new();
+        let (one, fresh) = (start(&core, &authority, 1), start(&core, &authority, 3));
+        let holder = start(&core, &authority, HOLDER.node.0);
+        one.knows(&holder);
+        holder.knows(&fresh);
+        joined(&core, &one, &fresh).await;
+        assert_eq!(one.nodes.address(fresh.place), Some(fresh.endpoint.local_addr()));
     });
 }
 
