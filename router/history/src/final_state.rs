@@ -63,6 +63,19 @@ fn can_leave(write: &Operation, image: Image) -> bool {
     }
 }
 
+/// What the last strong read of each key saw: the final state of a history that ends with such reads.
+pub fn last_reads(history: &History) -> FinalState {
+    let mut state = FinalState::new();
+    for operation in history.operations() {
+        let strong = operation.request == Request::Get { consistency: Consistency::Strong };
+        if let (true, Outcome::Ok { returned: Some(image) }) = (strong, operation.outcome()) {
+            state.insert(operation.key.to_string(), image);
+        }
+    }
+    state.retain(|_, image| *image != Image::Absent);
+    state
+}
+
 /// The history with a read of each key behind everything, which sees the final state.
 pub fn with_final_reads(history: &History, state: &FinalState) -> History {
     let mut whole = history.clone();

@@ -13,9 +13,7 @@ use crate::seen::Counts;
 use crate::swarm::Swarm;
 use crate::watch::Ballot;
 use crate::world::{Harm, Occurrence, World};
-use evenkeel_history::{
-    Consistency, Explanation, History, Image, Limits, Outcome, Request, Verdict, check, final_state, reads,
-};
+use evenkeel_history::{Consistency, Explanation, Limits, Request, Verdict, check, final_state, reads};
 use evenkeel_storage::Mistake;
 use evenkeel_storage::memory::Random;
 use std::any::Any;
@@ -466,7 +464,9 @@ impl<C: Core> Simulation<C> {
         if let Some(back) = reads::went_back(history).into_iter().next() {
             return Err(Violation::WentBack(Box::new(back)));
         }
-        if let Some(lost) = final_state::lost_writes(history, &last_read(history)).into_iter().next() {
+        if let Some(lost) =
+            final_state::lost_writes(history, &final_state::last_reads(history)).into_iter().next()
+        {
             return Err(Violation::Lost(Box::new(lost)));
         }
         match check(history, Limits::default()) {
@@ -488,17 +488,4 @@ fn is_level(copies: &[(Place, ReplicaState)]) -> bool {
         let copy = copies.iter().find(same);
         copy.is_some_and(|(_, copy)| copy.applied == newest.applied && seen(copy) == Some(newest.applied))
     })
-}
-
-/// What the last strong read of each key saw, which is the final state: nothing is written after it.
-fn last_read(history: &History) -> final_state::FinalState {
-    let mut state = final_state::FinalState::new();
-    for operation in history.operations() {
-        let strong = operation.request == Request::Get { consistency: Consistency::Strong };
-        if let (true, Outcome::Ok { returned: Some(image) }) = (strong, operation.outcome()) {
-            state.insert(operation.key.to_string(), image);
-        }
-    }
-    state.retain(|_, image| *image != Image::Absent);
-    state
 }

@@ -1,9 +1,7 @@
 //! Whether a correct store could have shown the clients what they saw: the checkers of the simulator, on a history
 //! of real processes.
 
-use evenkeel_history::{
-    Consistency, History, Image, Limits, Outcome, Request, Verdict, check, final_state, lines, reads,
-};
+use evenkeel_history::{History, Limits, Verdict, check, final_state, lines, reads};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -29,7 +27,9 @@ pub fn judge(history: &History) -> Vec<Violation> {
     if let Some(back) = reads::went_back(history).into_iter().next() {
         found.push(Violation { what: back.to_string(), key: back.later.key.to_string() });
     }
-    if let Some(lost) = final_state::lost_writes(history, &last_read(history)).into_iter().next() {
+    if let Some(lost) =
+        final_state::lost_writes(history, &final_state::last_reads(history)).into_iter().next()
+    {
         found.push(Violation { what: lost.to_string(), key: lost.write.key.to_string() });
     }
     match check(history, Limits::default()) {
@@ -44,19 +44,6 @@ pub fn judge(history: &History) -> Vec<Violation> {
         }
     }
     found
-}
-
-/// What the last strong read of each key saw, which is the end: nothing is written after it.
-fn last_read(history: &History) -> final_state::FinalState {
-    let mut state = final_state::FinalState::new();
-    for operation in history.operations() {
-        let strong = operation.request == Request::Get { consistency: Consistency::Strong };
-        if let (true, Outcome::Ok { returned: Some(image) }) = (strong, operation.outcome()) {
-            state.insert(operation.key.to_string(), image);
-        }
-    }
-    state.retain(|_, image| *image != Image::Absent);
-    state
 }
 
 /// The operations on a key, a line each, those last that ended last.
@@ -85,6 +72,7 @@ pub fn save(history: &History, file: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evenkeel_history::{Consistency, Image, Outcome, Request};
 
     const STRONG: Request = Request::Get { consistency: Consistency::Strong };
     const NEAR: Request = Request::Get { consistency: Consistency::Eventual };
