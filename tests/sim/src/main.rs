@@ -23,10 +23,10 @@ struct Arguments {
     #[command(flatten)]
     which: Which,
     /// Print what happens, step by step; of a seed that fails, in the smallest run that fails like it
-    #[arg(long, requires = "seed")]
+    #[arg(long, requires = "seed", conflicts_with_all = ["seeds", "mistakes"])]
     trace: bool,
     /// Have the cluster make a known mistake, by its number in the list of `--mistakes`
-    #[arg(long, value_name = "N", value_parser = parse_mistake)]
+    #[arg(long, value_name = "N", value_parser = parse_mistake, conflicts_with = "mistakes")]
     mistake: Option<&'static [Mistake]>,
 }
 
@@ -104,4 +104,35 @@ fn parse_seeds(text: &str) -> Result<Range<u64>, String> {
         return Err("the range is empty".to_owned());
     }
     Ok(seeds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_understood(line: &str) -> bool {
+        Arguments::try_parse_from(["evenkeel-sim"].into_iter().chain(line.split_whitespace())).is_ok()
+    }
+
+    #[test]
+    fn one_thing_is_asked_for_at_a_time() {
+        for line in ["--seed 7", "--seed 7 --trace --mistake 17", "--seeds 3..9 --mistake 0", "--mistakes"] {
+            assert!(is_understood(line), "{line}");
+        }
+        for line in [
+            "",
+            "--trace",
+            "--seed 7 --seeds 3..9",
+            "--seeds 3..9 --trace",
+            "--mistakes --trace",
+            "--mistakes --mistake 0",
+            "--seeds 9..3",
+            "--seeds 4..4",
+            "--seeds 4",
+            "--seed -1",
+            "--seed 7 --mistake 18",
+        ] {
+            assert!(!is_understood(line), "{line}");
+        }
+    }
 }
