@@ -130,9 +130,23 @@ impl Peers {
         if let Some(lane) = self.links.borrow().get(&place) {
             return Ok(lane.clone());
         }
-        let lane = self.open(place).await?;
+        let lane = self.open_in_time(place).await?;
         self.links.borrow_mut().insert(place, lane.clone());
         Ok(lane)
+    }
+
+    /// A handshake by itself is given up much later.
+    async fn open_in_time(&self, place: Place) -> Result<Lane, CallError> {
+        let mut opening = pin!(self.open(place));
+        let mut timeout = pin!(self.core.sleep(PEER_CALL_TIMEOUT));
+        poll_fn(|context| {
+            if let Poll::Ready(opened) = opening.as_mut().poll(context) {
+                return Poll::Ready(opened);
+            }
+            let reason = || format!("no connection within {PEER_CALL_TIMEOUT:?}");
+            timeout.as_mut().poll(context).map(|()| Err(CallError::Unreachable { place, reason: reason() }))
+        })
+        .await
     }
 
     /// Opens a connection of its own to a shard, greets it, and yields its first lane.

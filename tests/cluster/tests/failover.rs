@@ -160,6 +160,34 @@ async fn nodes_killed_in_turn_lose_nothing_and_writes_go_on() {
     assert_eq!(dev.stop().status.code(), Some(0));
 }
 
+/// A node that does not lead the catalogue.
+async fn follower_of_the_catalogue(dev: &Dev) -> u64 {
+    let listed = partitions(dev).await;
+    let catalogue = listed.iter().find(|partition| partition["partition"] == 0).expect("it is listed");
+    let leader = catalogue["leader"]["node"].as_u64().expect("looked at by until_whole");
+    1 + leader % 3
+}
+
+#[tokio::test]
+async fn tables_come_and_go_while_a_node_is_stopped() {
+    let directory = data_directory();
+    let data = directory.path();
+    let dev = Dev::try_start(data, &["--processes"]).unwrap_or_else(|exit| panic!("dev ended: {exit:?}"));
+    let mut http = dev.http().await;
+    http.create_table("before", &[("k", "S")]).await;
+    until_whole(&dev).await;
+    let stopped = pid(data, &format!("node-{}", follower_of_the_catalogue(&dev).await)).expect("it runs");
+    signal("STOP", stopped);
+    http.delete_table("before").await;
+    http.create_table("during", &[("k", "S")]).await;
+    http.call("PutItem", json!({ "TableName": "during", "Item": { "k": { "S": "one" } } })).await;
+    signal("CONT", stopped);
+    // The copies of the new table on it are made, and those of the old one dropped.
+    until_whole(&dev).await;
+    assert_eq!(http.count("during").await, 1);
+    assert_eq!(dev.stop().status.code(), Some(0));
+}
+
 /// A line of an import, of an item of its own.
 fn line(number: u64) -> String {
     json!({ "k": format!("key {number}"), "v": number, "f": "x".repeat(number as usize % 500) }).to_string()
