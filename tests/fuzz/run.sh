@@ -24,7 +24,7 @@ command -v c++ >/dev/null || {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq g++ >/dev/null || not_run "g++ cannot be installed"
 }
 
-targets=${EVENKEEL_FUZZ:-requests expressions programs frames signatures}
+targets=${EVENKEEL_FUZZ:-requests expressions programs frames signatures records log_frames pages catalogues superblocks}
 minutes=${EVENKEEL_MINUTES:-5}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
