@@ -4,6 +4,7 @@
 //! The authority's key is never written, so nobody can sign further identities with it; they are all
 //! made when the cluster's directory is, those of nodes to come included.
 
+use evenkeel_driver::{make_directory, write_file};
 use evenkeel_model::NodeId;
 use evenkeel_quic::{SERVER_NAME, node_name};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -81,7 +82,7 @@ pub fn make(directory: &Path, nodes: u32) -> Result<(), CertificateError> {
         let path = path.to_owned();
         move |source| CertificateError::Write { path, source }
     };
-    fs::create_dir_all(directory).map_err(fault(directory))?;
+    make_directory(directory).map_err(fault(directory))?;
     fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).map_err(fault(directory))?;
     let (authority, issuer) =
         authority().map_err(|source| CertificateError::Sign { role: "authority".to_owned(), source })?;
@@ -113,6 +114,5 @@ fn authority() -> Result<(String, Issuer<'static, KeyPair>), rcgen::Error> {
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertificateError> {
     let fault = |source| CertificateError::Write { path: path.to_owned(), source };
-    fs::write(path, text).map_err(fault)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(fault)
+    write_file(path, text.as_bytes(), mode).map_err(fault)
 }

@@ -2,12 +2,12 @@
 
 use super::{LocalConfig, LocalError};
 use crate::certificates::{self, IdentityFiles};
+use evenkeel_driver::{make_directory, write_file};
 use evenkeel_node::NodeConfig;
 use evenkeel_node::config::{ClusterSection, NodeEntry, NodeSection, StorageSection, TlsSection};
 use evenkeel_router::config::{self as router, AdminSection, HttpSection, RouterConfig};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,7 @@ pub fn check_flags(config: &LocalConfig) -> Result<(), LocalError> {
 
 /// Makes the directory; nothing is written to one that holds what is not ours.
 pub fn refuse_foreign(data: &Path) -> Result<(), LocalError> {
-    fs::create_dir_all(data).map_err(file_error(data))?;
+    make_directory(data).map_err(file_error(data))?;
     if data.join(MADE_FILE).exists() {
         return Ok(());
     }
@@ -302,15 +302,12 @@ fn write_toml<T: Serialize>(path: &Path, value: &T) -> Result<(), LocalError> {
     write(path, &text)
 }
 
-/// Writes a file so that a crash leaves the old one or the new one.
+/// Writes a file so that a crash, of the machine too, leaves the old one or the new one.
 pub fn write(path: &Path, text: &str) -> Result<(), LocalError> {
     if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(file_error(parent))?;
+        make_directory(parent).map_err(file_error(parent))?;
     }
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary).map_err(file_error(&temporary))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(file_error(&temporary))?;
-    fs::rename(&temporary, path).map_err(file_error(path))
+    write_file(path, text.as_bytes(), 0o644).map_err(file_error(path))
 }
 
 fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> LocalError {

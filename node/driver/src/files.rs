@@ -13,7 +13,11 @@
 //!
 //! All functions here block; none is on the path of a request.
 
-use crate::{disk::OpenError, system};
+use crate::{
+    disk::OpenError,
+    durable::{make_directory, sync_directory},
+    system,
+};
 use evenkeel_storage::FileId;
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -32,7 +36,7 @@ const PAGES: &str = "pages.dat";
 /// Makes the directory if need be and locks it for this process.
 pub fn open_directory(directory: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Directory { directory: directory.to_owned(), source };
-    fs::create_dir_all(wal(directory)).map_err(failed)?;
+    make_directory(&wal(directory)).map_err(failed)?;
     let mut options = OpenOptions::new();
     let mut lock = options
         .read(true)
@@ -58,7 +62,7 @@ pub fn open_directory(directory: &Path) -> Result<File, OpenError> {
     lock.set_len(0).map_err(failed)?;
     lock.rewind().map_err(failed)?;
     writeln!(lock, "{}", std::process::id()).map_err(failed)?;
-    // The entries of `wal` and of the directory itself must outlive a power cut like what is in them.
+    // An earlier process may have made the directories and been killed before that was durable.
     sync_directory(directory).map_err(failed)?;
     if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         sync_directory(parent).map_err(failed)?;
@@ -154,10 +158,6 @@ pub fn wal(directory: &Path) -> PathBuf {
 
 fn direct(options: &mut OpenOptions) -> &mut OpenOptions {
     options.custom_flags(libc::O_DIRECT)
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 fn path(directory: &Path, file: FileId) -> PathBuf {

@@ -15,6 +15,7 @@
 mod buffer;
 mod core;
 mod disk;
+mod durable;
 mod files;
 pub mod limits;
 mod ring;
@@ -29,6 +30,7 @@ mod udp;
 pub use buffer::RingBuffer;
 pub use core::{Core, CoreConfig, CoreError, CoreHandle, Placement, run_core};
 pub use disk::{DiskConfig, OpenError, SyncStrategy, UringDisk};
+pub use durable::{make_directory, write_file};
 pub use quinn_udp::{EcnCodepoint, Transmit};
 pub use runtime::GlommioRuntime;
 pub use self_test::SelfTest;

@@ -184,7 +184,7 @@ impl NodeHandle {
 fn open_store(config: &NodeConfig) -> Result<Store, NodeError> {
     let data = &config.node.data;
     let fault = |source| NodeError::Data { data: data.clone(), source };
-    std::fs::create_dir_all(data).map_err(fault)?;
+    evenkeel_driver::make_directory(data).map_err(fault)?;
     let mut found = 0;
     for entry in std::fs::read_dir(data).map_err(fault)? {
         found += usize::from(entry.map_err(fault)?.file_name().to_string_lossy().starts_with("shard-"));

@@ -3,9 +3,10 @@
 //! A node whose disk was emptied has forgotten what it promised, so nobody may take it for the node it was.
 //! The catalogue knows each node by this number, and refuses the node under another.
 
+use evenkeel_driver::write_file;
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "store.toml";
@@ -75,22 +76,15 @@ impl Store {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let id = u128::from(random()) << 64 | u128::from(random());
-                write(data, &path, id).map_err(|source| StoreError::File { path, source })?;
+                let text = format!("store = \"{id:032x}\"\n");
+                // Durable before anything else is written there.
+                let written = write_file(&path, text.as_bytes(), 0o644);
+                written.map_err(|source| StoreError::File { path, source })?;
                 Ok(Store { id, is_fresh: true })
             }
             Err(source) => Err(StoreError::File { path, source }),
         }
     }
-}
-
-/// Durable before anything else is written there.
-fn write(data: &Path, path: &Path, id: u128) -> io::Result<()> {
-    let temporary = path.with_extension("tmp");
-    let mut file = fs::File::create(&temporary)?;
-    file.write_all(format!("store = \"{id:032x}\"\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    fs::File::open(data)?.sync_all()
 }
 
 #[cfg(test)]
