@@ -143,6 +143,10 @@ impl UringDisk {
         let strategy = config.strategy.or(self_test.map(|test| test.chosen)).unwrap_or(SyncStrategy::Linked);
         tracing::debug!(directory = %directory.display(), ?strategy, ?self_test, "disk opened");
         let append_mode = match strategy {
+            _ if cfg!(feature = "unflushed") => {
+                tracing::warn!("built without flushes: what is acknowledged is lost with the power");
+                WriteMode::Plain
+            }
             SyncStrategy::Linked => WriteMode::Linked,
             SyncStrategy::Dsync => WriteMode::Dsync,
         };
@@ -314,6 +318,9 @@ impl Disk for UringDisk {
     }
 
     async fn sync(&self, file: FileId) -> Result<(), DiskError> {
+        if cfg!(feature = "unflushed") {
+            return Ok(());
+        }
         let failed = |error: &io::Error| DiskError::new("sync", Some(file), 0, error);
         let open = self.inner.file(file).map_err(|error| failed(&error))?;
         self.inner.ring.sync(&open).await.map_err(|error| failed(&error))
