@@ -24,6 +24,9 @@ pub struct CoreConfig {
     /// How many bytes of applied entries each group with several members keeps in memory, for others to
     /// catch up by; beyond that they take a snapshot.
     pub tail_bytes_max: u64,
+    /// How many bytes more all groups together keep for members that copy content at the moment: what is written
+    /// meanwhile is what they need next.
+    pub copy_tail_bytes_max: u64,
     /// Keys and images in one piece of a snapshot, about.
     pub piece_bytes: usize,
     /// The way to other cores.
@@ -45,7 +48,8 @@ impl CoreConfig {
             settings: Settings::default(),
             support: SupportSettings::default(),
             tail_bytes_max: 4 * 1024 * 1024,
-            piece_bytes: 64 * 1024,
+            copy_tail_bytes_max: 64 * 1024 * 1024,
+            piece_bytes: 128 * 1024,
             outbox,
         }
     }
@@ -69,10 +73,24 @@ pub(crate) struct Hub<R> {
     /// Groups of which something was chosen that others may not have heard of. Idle ones are not looked at.
     announcing: RefCell<BTreeSet<PartitionId>>,
     support_due: Cell<Time>,
+    /// Of the bytes kept for copies, what no group has taken.
+    copy_tail_left: Cell<u64>,
     /// When the task that keeps time will look next, and how to have it look earlier.
     planned: Cell<Time>,
     keeper: RefCell<Option<Waker>>,
     closed: Cell<bool>,
+}
+
+/// Bytes of applied entries that a group may keep for a copy, until this is dropped.
+pub(crate) struct TailShare<R> {
+    hub: Rc<Hub<R>>,
+    pub bytes: u64,
+}
+
+impl<R> Drop for TailShare<R> {
+    fn drop(&mut self) {
+        self.hub.copy_tail_left.set(self.hub.copy_tail_left.get() + self.bytes);
+    }
 }
 
 /// Another core.
@@ -91,6 +109,7 @@ impl<R: Runtime> Hub<R> {
         Hub {
             votes_from,
             supports: RefCell::new(Supports::new(config.support.clone(), life, 0, votes_from)),
+            copy_tail_left: Cell::new(config.copy_tail_bytes_max),
             runtime,
             config,
             cores: RefCell::default(),
@@ -101,6 +120,13 @@ impl<R: Runtime> Hub<R> {
             keeper: RefCell::default(),
             closed: Cell::new(false),
         }
+    }
+
+    /// Half of what is left of the bytes kept for copies, for one more of them.
+    pub fn take_tail(self: &Rc<Self>) -> TailShare<R> {
+        let bytes = self.copy_tail_left.get() / 2;
+        self.copy_tail_left.set(self.copy_tail_left.get() - bytes);
+        TailShare { hub: self.clone(), bytes }
     }
 
     pub fn now(&self) -> Time {

@@ -6,6 +6,7 @@
 //! in between leaves everything as it was.
 
 use crate::group::read_state;
+use crate::hub::TailShare;
 use crate::message::{Body, Piece, SnapshotEnd};
 use crate::mistakes;
 use crate::partition::Partition;
@@ -24,8 +25,10 @@ use std::time::Duration;
 const PIECE_PATIENCE: Duration = Duration::from_millis(300);
 /// How often a piece is asked for before the copy is given up; consensus will ask again.
 const PIECE_ATTEMPTS: u32 = 10;
-/// How long a state stays pinned that nobody asks for.
-const PIN_KEPT_NS: u64 = 30_000_000_000;
+/// How long a state stays pinned, and what was written since is kept, for a member that asks for neither.
+const PIN_KEPT_NS: u64 = 5_000_000_000;
+/// How often that is looked at.
+const PINS_LOOKED_AT: Duration = Duration::from_secs(1);
 /// A state younger than this serves whoever asks for a new one: the question was probably repeated.
 const PIN_FRESH_NS: u64 = 2_000_000_000;
 /// States pinned at the same time.
@@ -39,8 +42,12 @@ pub(crate) struct Pin<D: Disk, R: Runtime> {
     base: Anchor,
     pinned: Pinned<D, R>,
     end: SnapshotEnd,
+    /// What is kept of the log behind it.
+    tail: TailShare<R>,
     made_ns: u64,
     touched_ns: u64,
+    /// All of it has been sent: who asks anew has no use for it.
+    is_sent: bool,
 }
 
 /// A copy under way.
@@ -77,17 +84,10 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     /// Answers with a piece of the content.
     pub(crate) fn send_piece(&self, to: MemberId, base: Option<Slot>, number: u64, after: Option<&[u8]>) {
         let now_ns = self.hub.runtime.now_ns();
-        let mut pins = self.pins.borrow_mut();
-        pins.retain(|pin| pin.touched_ns.saturating_add(PIN_KEPT_NS) > now_ns);
-        let fresh = |pin: &Pin<D, R>| pin.to == to && pin.made_ns.saturating_add(PIN_FRESH_NS) > now_ns;
-        if base.is_none() && !pins.iter().any(fresh) {
-            pins.retain(|pin| pin.to != to);
-            if pins.len() >= PINS_MAX {
-                return;
-            }
-            let Some(pin) = self.pin_for(to, now_ns) else { return };
-            pins.push(pin);
+        if base.is_none() {
+            self.pin_for(to, now_ns);
         }
+        let mut pins = self.pins.borrow_mut();
         let wanted = |pin: &&mut Pin<D, R>| pin.to == to && base.is_none_or(|slot| pin.base.slot == slot);
         let Some(pin) = pins.iter_mut().find(wanted) else { return };
         pin.touched_ns = now_ns;
@@ -102,19 +102,54 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             let Ok(page) = pinned.items_from(&lower, piece_bytes).await else { return };
             let items = page.items.into_iter().map(|(key, image)| Operation::Put { key, image }).collect();
             let last = (!page.more).then_some(end);
+            let mut pins = this.pins.borrow_mut();
+            let pin = pins.iter_mut().find(|pin| pin.to == to && pin.base == base);
+            pin.into_iter().for_each(|pin| pin.is_sent |= last.is_some());
+            drop(pins);
             this.send_body(&this.group.borrow(), to, Body::Piece(Piece { base, number, items, last }));
         });
     }
 
-    fn pin_for(&self, to: MemberId, now_ns: u64) -> Option<Pin<D, R>> {
+    /// Pins the present state for a member that begins to copy, and keeps the log behind it; the one pinned a
+    /// moment ago will do if nothing came of it yet.
+    fn pin_for(&self, to: MemberId, now_ns: u64) {
+        let fresh = |pin: &Pin<D, R>| !pin.is_sent && pin.made_ns.saturating_add(PIN_FRESH_NS) > now_ns;
+        self.unpin(|pin| pin.to == to && !fresh(pin));
+        let mut pins = self.pins.borrow_mut();
         let group = self.group.borrow();
-        if group.replica.member().kind != MemberKind::Storage {
-            return None;
+        let has_tree = group.replica.member().kind == MemberKind::Storage;
+        if !has_tree || pins.len() >= PINS_MAX || pins.iter().any(|pin| pin.to == to) {
+            return;
         }
-        let pinned = self.engine.pin(self.row().id).ok()?;
+        let Ok(pinned) = self.engine.pin(self.row().id) else { return };
         let state = group.state(!self.errs(mistakes::TOKENS_LOST_IN_SNAPSHOT));
         let end = SnapshotEnd { timestamp: self.last_timestamp(), state };
-        Some(Pin { to, base: group.replica.chosen(), pinned, end, made_ns: now_ns, touched_ns: now_ns })
+        let (base, tail) = (group.replica.chosen(), self.hub.take_tail());
+        let (this, runtime) = (Rc::downgrade(&self.this()), self.hub.runtime.clone());
+        self.hub.runtime.spawn(unpin_in_time(this, runtime, to, now_ns));
+        pins.push(Pin { to, base, pinned, end, tail, made_ns: now_ns, touched_ns: now_ns, is_sent: false });
+        self.keep_tail(&pins);
+    }
+
+    /// Takes note that a member has been sent what was written while it copied.
+    pub(crate) fn goes_on(&self, to: MemberId) {
+        let now_ns = self.hub.runtime.now_ns();
+        self.pins.borrow_mut().iter_mut().filter(|pin| pin.to == to).for_each(|pin| pin.touched_ns = now_ns);
+    }
+
+    /// Lets go of some of the states, and of what was kept behind them.
+    fn unpin(&self, which: impl Fn(&Pin<D, R>) -> bool) {
+        let mut pins = self.pins.borrow_mut();
+        let before = pins.len();
+        pins.retain(|pin| !which(pin));
+        if pins.len() < before {
+            self.keep_tail(&pins);
+        }
+    }
+
+    fn keep_tail(&self, pins: &[Pin<D, R>]) {
+        let more: u64 = pins.iter().map(|pin| pin.tail.bytes).sum();
+        self.engine.keep(self.row().id, self.hub.config.tail_bytes_max + more);
     }
 
     /// Takes a piece in, if it is the one that is waited for.
@@ -165,6 +200,25 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         }
         self.tell(Input::Installed { base, configuration });
         self.group.borrow_mut().install = None;
+    }
+}
+
+/// Lets go of a state once nobody asks for it any more.
+async fn unpin_in_time<D: Disk, R: Runtime>(
+    partition: Weak<Partition<D, R>>,
+    runtime: R,
+    to: MemberId,
+    made_ns: u64,
+) {
+    loop {
+        runtime.sleep(PINS_LOOKED_AT).await;
+        let Some(this) = partition.upgrade() else { return };
+        let this_one = |pin: &Pin<D, R>| pin.to == to && pin.made_ns == made_ns;
+        let now_ns = runtime.now_ns();
+        this.unpin(|pin| this_one(pin) && pin.touched_ns.saturating_add(PIN_KEPT_NS) <= now_ns);
+        if !this.pins.borrow().iter().any(this_one) {
+            return;
+        }
     }
 }
 

@@ -98,6 +98,57 @@ fn a_follower_catches_up_by_the_log_or_by_a_snapshot() {
     }
 }
 
+/// Writes without a pause until `over` says so.
+async fn write_on(partition: Rc<TestPartition>, over: Rc<Cell<bool>>) {
+    let item = item(&"x".repeat(1000));
+    for count in 0u32.. {
+        if over.get() {
+            return;
+        }
+        partition.put(&[12, count as u8], &item).await.unwrap();
+    }
+}
+
+#[test]
+fn a_member_that_comes_back_under_load_copies_once_and_disturbs_nobody() {
+    for seed in seeds(6) {
+        println!("seed={seed}");
+        let mut world = World::new(seed, 16 << 10);
+        let leader = world.leader();
+        let behind = (leader + 1) % 3;
+        world.settle(&[0, 1, 2]);
+        world.crash(behind);
+        for count in 0..400u32 {
+            let key = [11, count as u8, (count >> 8) as u8];
+            let (partition, item) = (world.partition(leader), item(&"x".repeat(3000)));
+            let put = async move { partition.put(&key, &item).await };
+            world.run(5 * SECOND, put).unwrap().unwrap();
+        }
+        let ballot = world.partition(leader).report().ballot;
+        let over: Rc<Cell<bool>> = Rc::default();
+        world.runtime.spawn(write_on(world.partition(leader), over.clone()));
+        world.start(behind);
+        let is_level = |world: &World| {
+            let (ahead, own) = (world.partition(leader).applied().0, world.partition(behind).applied().0);
+            own > 0 && own + 10 > ahead
+        };
+        assert!(world.until(5 * SECOND, is_level), "{}, {}", world.describe(leader), world.describe(behind));
+        assert_eq!(world.network.bases.borrow().len(), 1, "one copy is enough");
+        assert_eq!(world.partition(leader).report().ballot, ballot, "nobody stands for election");
+        over.set(true);
+        world.settle(&[0, 1, 2]);
+        // What was kept for the copy is let go: as many writes as the tail does not hold mean a copy again.
+        world.pass(7 * SECOND);
+        world.crash(behind);
+        for key in 0..10u8 {
+            put(&mut world, leader, 11 + key % 8, &"x".repeat(3000)).unwrap().unwrap();
+        }
+        world.start(behind);
+        world.settle(&[0, 1, 2]);
+        assert_eq!(world.network.bases.borrow().len(), 2);
+    }
+}
+
 #[test]
 fn a_crash_in_the_middle_of_a_copy_leaves_what_was_there() {
     for seed in seeds(12) {

@@ -90,13 +90,11 @@ impl Replica {
             self.send(step, from, Message::Nack { ballot, promised: self.promised });
             return;
         }
-        if !matches!(&self.role, Role::Following(following) if following.leader_ballot() == ballot) {
-            self.follow(step, ballot);
-        }
+        self.follow_leader(step, ballot);
         match self.joint(step, after, entries) {
             Joint::Stale => {}
             Joint::Apart => {
-                self.wait_for_leader(step);
+                self.hear(step);
                 let chosen = self.log.chosen().slot;
                 self.send(step, from, Message::Behind { ballot, chosen });
             }
@@ -109,6 +107,20 @@ impl Replica {
                 self.acknowledge(step, from, ballot, upto);
             }
         }
+    }
+
+    fn follow_leader<F: Facts>(&mut self, step: &mut Step<'_, F>, ballot: Ballot) {
+        if self.following_ballot() != ballot {
+            self.follow(step, ballot);
+        }
+    }
+
+    /// The leader speaks to this member, which cannot bind itself to it yet: it has no reason to stand.
+    fn hear<F: Facts>(&mut self, step: &Step<'_, F>) {
+        if let Some(following) = self.following() {
+            following.hear();
+        }
+        self.wait_for_leader(step);
     }
 
     fn acknowledge<F: Facts>(&mut self, step: &mut Step<'_, F>, to: MemberId, ballot: Ballot, upto: Slot) {
@@ -213,6 +225,10 @@ impl Replica {
             self.leave(step);
             return;
         }
+        if ballot >= self.promised && from == MemberId(ballot.replica) && valid(step, ballot) {
+            self.follow_leader(step, ballot);
+            self.hear(step);
+        }
         // That the base is chosen is true whoever says it; only the answer depends on the ballot.
         let useful = base.slot > self.log.chosen().slot;
         if useful && self.has_tree() {
@@ -237,11 +253,12 @@ impl Replica {
         if base.slot <= self.log.chosen().slot {
             return;
         }
-        self.follow(step, self.following_ballot());
+        let ballot = self.following_ballot();
+        self.follow(step, ballot);
         self.begin(step, base, configuration);
         self.wait_for_leader(step);
-        if self.following_ballot() == self.promised && self.promised != Ballot::default() {
-            let (ballot, leader) = (self.promised, MemberId(self.promised.replica));
+        if ballot != Ballot::default() {
+            let leader = MemberId(ballot.replica);
             let nothing = step.out.hold([]);
             self.send_durable(step, leader, Message::Behind { ballot, chosen: base.slot }, nothing);
         }

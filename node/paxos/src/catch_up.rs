@@ -27,10 +27,11 @@ impl Replica {
         }
         let Some(at) = leading.peers.iter().position(|peer| peer.member.id == from) else { return };
         let peer = &mut leading.peers[at];
-        if peer.rewound && chosen <= peer.known {
+        let is_ahead = chosen > peer.known;
+        if peer.rewound && !is_ahead {
             return;
         }
-        peer.rewound = true;
+        (peer.rewound, peer.copying) = (true, peer.copying && !is_ahead);
         peer.known = peer.matched.max(chosen);
         peer.sent = peer.known;
         self.greet(step, at);
@@ -87,7 +88,7 @@ impl Replica {
     ) {
         if let Role::Leading(leading) = &mut self.role {
             let Some(peer) = leading.peers.iter_mut().find(|peer| peer.member.id == to) else { return };
-            peer.loading = false;
+            (peer.loading, peer.copying) = (false, true);
         } else if to != MemberId(self.promised.replica) {
             return;
         }

@@ -46,6 +46,11 @@ impl Following {
         (self.leader == promised && promised != Ballot::default()).then_some(MemberId(promised.replica))
     }
 
+    /// The leader speaks to this member: nobody has to be asked about it.
+    pub fn hear(&mut self) {
+        (self.blocked, self.probe) = (0, None);
+    }
+
     /// Takes note of a ballot that somebody has promised.
     pub fn heard(&mut self, ballot: Ballot) {
         self.round = self.round.max(ballot.round);
@@ -61,7 +66,7 @@ impl Replica {
         if self.bound_live(step) {
             self.wake = None;
             if let Some(following) = self.following() {
-                (following.blocked, following.probe) = (0, None);
+                following.hear();
             }
             return;
         }

@@ -47,6 +47,9 @@ pub(crate) struct Peer {
     seen: Slot,
     /// Older entries are being read from the log for it.
     pub loading: bool,
+    /// The log begins later than it needs, and it was told so: nothing can be sent before it says that it has
+    /// begun anew. It is told again when time passes.
+    pub copying: bool,
     /// It said that it could not join what it was sent, and was sent everything again. More such answers
     /// are to what was under way before, until it gets ahead or time passes.
     pub rewound: bool,
@@ -66,10 +69,22 @@ impl Peer {
             sent: known,
             seen: known,
             loading: false,
+            copying: false,
             rewound: false,
             epoch: 0,
             asked: 0,
         }
+    }
+
+    /// Everything behind what it is known to have is sent once more.
+    fn rewind(&mut self) {
+        self.sent = self.known;
+        (self.loading, self.copying, self.rewound) = (false, false, false);
+    }
+
+    /// Nothing is to be sent to it at the moment, whatever it lacks.
+    fn rests(&self) -> bool {
+        self.loading || self.copying
     }
 }
 
@@ -261,7 +276,8 @@ impl Replica {
             return;
         }
         let peer = &mut leading.peers[at];
-        peer.rewound &= upto <= peer.known;
+        let is_ahead = upto > peer.known;
+        (peer.rewound, peer.copying) = (peer.rewound && !is_ahead, peer.copying && !is_ahead);
         peer.matched = peer.matched.max(upto);
         peer.known = peer.known.max(upto);
         peer.sent = peer.sent.max(peer.known);
@@ -318,7 +334,7 @@ impl Replica {
             let peer = &mut leading.peers[at];
             let to = peer.member.id;
             let in_flight = usize::try_from(peer.sent.0 - peer.known.0).unwrap_or(usize::MAX);
-            if peer.loading || peer.sent >= end || in_flight >= settings.entries_in_flight_max {
+            if peer.rests() || peer.sent >= end || in_flight >= settings.entries_in_flight_max {
                 return;
             }
             let after = peer.sent;
@@ -356,7 +372,7 @@ impl Replica {
         let peer = &mut leading.peers[at];
         let to = peer.member.id;
         peer.asked = step.facts.received(to).epoch;
-        if peer.sent < end && !peer.loading {
+        if peer.sent < end && !peer.rests() {
             self.supply(step, at);
             return;
         }
@@ -399,12 +415,13 @@ impl Replica {
         let unbound = peer.epoch != received.epoch;
         let stuck = due && peer.known < end && peer.known == peer.seen;
         peer.seen = peer.known;
-        if stuck {
-            peer.sent = peer.known;
-            (peer.loading, peer.rewound) = (false, false);
+        // What was under way when support lapsed has not arrived, for all this leader knows.
+        let anew = unbound && peer.asked != received.epoch;
+        if stuck || anew {
+            peer.rewind();
         }
         let waiting = unbound || peer.known < end;
-        if stuck || unbound && (due || peer.asked != received.epoch) {
+        if stuck || anew || unbound && due {
             self.greet(step, at);
         }
         waiting

@@ -240,3 +240,84 @@ fn accept_below_the_promised_ballot_is_refused() {
     let nacked = |action: &Action| matches!(action, Action::Send { message, .. } if *message == Message::Nack { ballot, promised });
     assert!(out.actions.iter().any(nacked), "{:?}", out.actions);
 }
+
+/// A leader whose log begins later than the third member needs, and what it sent that member at each of these.
+fn sent_while_copying(inputs: &[Input<'_>]) -> Vec<Vec<Message>> {
+    let mut group = Group::new();
+    group.input(0, Input::Campaign);
+    (2..5).for_each(|slot| assert_eq!(group.propose(0), Ok(Slot(slot))));
+    let leader = &mut group.replicas[0];
+    let (base, configuration) = (leader.chosen(), *leader.configuration());
+    let trimmed = Input::Trimmed { to: MemberId(3), base, configuration };
+    let each = |input: &Input<'_>| {
+        let mut out = Output::default();
+        leader.step(group.now, *input, &group.facts, &mut out);
+        let checksum = u128::from(leader.end().slot.0) * 1000 + 7;
+        leader.propose(group.now, &[checksum], &group.facts, &mut out).expect("it leads");
+        let to_third = |action: &Action| match action {
+            Action::Send { to: MemberId(3), message, .. } => Some(*message),
+            _ => None,
+        };
+        out.actions.iter().filter_map(to_third).collect()
+    };
+    [trimmed].iter().chain(inputs).map(each).collect()
+}
+
+#[test]
+fn a_member_that_begins_anew_is_sent_nothing_before_it_says_that_it_has() {
+    let ballot = Ballot { round: 1, replica: 1 };
+    let behind = |chosen| Input::Message {
+        from: MemberId(3),
+        message: Message::Behind { ballot, chosen: Slot(chosen) },
+        entries: &[],
+    };
+    let sent = sent_while_copying(&[Input::Tick, behind(5), Input::Tick]);
+    assert!(matches!(sent[0][..], [Message::Begin { .. }]), "{sent:?}");
+    assert!(sent[1].is_empty(), "writes go on without it: {sent:?}");
+    let after = |message: &Message| match message {
+        Message::Accept { after, .. } => Some(after.slot),
+        _ => None,
+    };
+    assert_eq!(sent[2].iter().filter_map(after).next(), Some(Slot(5)), "{sent:?}");
+    assert_eq!(sent[3].len(), 1, "{sent:?}");
+}
+
+#[test]
+fn a_copy_is_told_to_a_leader_that_was_only_heard() {
+    let facts = Surroundings::new(None);
+    let mut replica = Replica::first(MemberId(3), Generation(1), founders());
+    let ballot = Ballot { round: 7, replica: 1 };
+    let (base, configuration) = (Anchor { slot: Slot(50), checksum: 9 }, founders());
+    let out = message(&mut replica, 1, &facts, 1, Message::Begin { ballot, base, configuration });
+    assert!(matches!(out.actions[..], [Action::NeedSnapshot { .. }]), "{out:?}");
+    let mut out = Output::default();
+    replica.step(Time(2), Input::Installed { base, configuration }, &facts, &mut out);
+    let told = out.actions.iter().any(|action| {
+        let to = MemberId(1);
+        let message = Message::Behind { ballot, chosen: Slot(50) };
+        matches!(action, Action::Send { to: t, message: m, after, .. }
+            if *t == to && *m == message && after.0 > 0)
+    });
+    assert!(told, "once it is durable: {out:?}");
+}
+
+#[test]
+fn a_member_that_hears_the_leader_does_not_stand_however_often_others_say_that_they_reach_it() {
+    let facts = Surroundings::new(None);
+    facts.live.set(false);
+    let mut replica = Replica::first(MemberId(3), Generation(1), founders());
+    let ballot = Ballot { round: 7, replica: 1 };
+    let (base, configuration) = (Anchor { slot: Slot(50), checksum: 9 }, founders());
+    let accept =
+        Message::Accept { ballot, generation: Generation(1), after: Anchor::default(), chosen: Slot(0) };
+    message(&mut replica, 1, &facts, 1, accept);
+    let mut now = 1;
+    for _ in 0..4 * facts.settings.blocked_probes_max {
+        message(&mut replica, now, &facts, 1, Message::Begin { ballot, base, configuration });
+        now += 1_000_000_000;
+        replica.step(Time(now), Input::Tick, &facts, &mut Output::default());
+        let reply = Message::ProbeReply { ballot: replica.promised(), leader: ballot };
+        message(&mut replica, now, &facts, 2, reply);
+    }
+    assert_eq!(replica.standing(), Standing::Follower(Some(MemberId(1))));
+}

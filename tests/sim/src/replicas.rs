@@ -205,7 +205,8 @@ impl Core for Replicas {
                 outbox.note("cut tail");
             }
             let mut core_config = CoreConfig::new(own, Rc::new(Way { from: own, outbox: outbox.clone() }));
-            (core_config.tail_bytes_max, core_config.piece_bytes) = (2 * 1024, PIECE_BYTES);
+            (core_config.tail_bytes_max, core_config.copy_tail_bytes_max) = (2 * 1024, 8 * 1024);
+            core_config.piece_bytes = PIECE_BYTES;
             let shard =
                 Rc::new(Shard::open(engine, runtime.clone(), core_config, &recovery).expect("it opens"));
             *slot.borrow_mut() = Some(shard.clone());

@@ -87,6 +87,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
                 break;
             }
         }
+        self.goes_on(to);
         let loaded = Input::Loaded { to, after: anchor(begins), entries: &votes };
         group.replica.step(now, loaded, &facts, out);
     }

@@ -82,8 +82,9 @@ pub struct Network {
     pub faults: Cell<u64>,
     /// Links that carry nothing, by sender and receiver.
     cut: RefCell<BTreeSet<(usize, usize)>>,
-    /// Messages that carried something, by what.
+    /// Messages that carried a piece of a snapshot, and the slots of these snapshots.
     pub snapshots: Cell<u64>,
+    pub bases: RefCell<BTreeSet<u64>>,
 }
 
 impl Network {
@@ -106,8 +107,9 @@ impl Outbox for Link {
         let faults = network.faults.get();
         let mut random = network.random.borrow_mut();
         if let CoreMessage::Group(group) = &message
-            && matches!(group.body, evenkeel_partition::Body::Piece(_))
+            && let evenkeel_partition::Body::Piece(piece) = &group.body
         {
+            network.bases.borrow_mut().insert(piece.base.slot.0);
             network.snapshots.set(network.snapshots.get() + 1);
         }
         if network.cut.borrow().contains(&(from, to)) || faults > 0 && random.once_in(faults) {
@@ -157,6 +159,7 @@ impl World {
             faults: Cell::new(0),
             cut: RefCell::default(),
             snapshots: Cell::new(0),
+            bases: RefCell::default(),
         });
         let mut world = World {
             runtime,
@@ -204,7 +207,7 @@ impl World {
         let (engine, recovery) = opened.unwrap();
         let outbox = Rc::new(Link { network: self.network.clone(), from: core });
         let mut config = CoreConfig::new(place(core), outbox);
-        config.tail_bytes_max = self.tail_bytes_max;
+        (config.tail_bytes_max, config.piece_bytes) = (self.tail_bytes_max, 64 << 10);
         let shard = Shard::open(engine, runtime, config, &recovery).unwrap();
         self.network.shards.borrow_mut()[core] = Some(Rc::new(shard));
     }
