@@ -22,6 +22,8 @@ pub enum BenchCommand {
     Replicated(ReplicatedArguments),
     /// One failover as clients see it, and a picture of it.
     Failover(FailoverArguments),
+    /// What groups cost that nobody writes to: processor time, memory, messages.
+    Idle(IdleArguments),
     /// The storage engine of one shard, beside RocksDB, LMDB, redb and fjall and the floors of this machine's disk.
     Engine(EngineArguments),
     /// What leaves of 4, 8 and 16 KiB cost with small, usual and large items.
@@ -123,6 +125,21 @@ pub struct ReplicatedArguments {
     /// How often a leader is killed, and how often one is told to stop.
     #[arg(long, value_name = "TIMES", default_value_t = 5)]
     pub(crate) failovers: u32,
+}
+
+/// Arguments of `evenkeel bench idle`.
+#[derive(Args, Clone, Debug)]
+pub struct IdleArguments {
+    /// Directory under which a temporary one is made; it must be on a file system with direct IO
+    /// [default: the system's temporary directory, or the current one if that is in memory].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How many groups are made; each has a member on each of three nodes of one core.
+    #[arg(long, value_name = "GROUPS", default_value_t = 10_000)]
+    pub(crate) groups: u32,
+    /// How long the nodes are watched, without the groups and with them.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    pub(crate) seconds: f64,
 }
 
 /// Arguments of `evenkeel bench front`.

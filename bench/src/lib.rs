@@ -15,6 +15,7 @@ mod failover;
 mod floor;
 mod front;
 mod http;
+mod idle;
 mod items;
 mod leaf;
 mod load;
@@ -29,8 +30,8 @@ mod report;
 mod tally;
 
 pub use arguments::{
-    BenchArguments, BenchCommand, EngineArguments, FailoverArguments, FrontArguments, LeafArguments,
-    QuickArguments, ReplicatedArguments, Signal, StepArguments,
+    BenchArguments, BenchCommand, EngineArguments, FailoverArguments, FrontArguments, IdleArguments,
+    LeafArguments, QuickArguments, ReplicatedArguments, Signal, StepArguments,
 };
 pub use error::BenchError;
 
@@ -44,6 +45,7 @@ pub fn run(arguments: BenchArguments) -> Result<(), BenchError> {
         BenchCommand::Front(arguments) => front::run(&arguments),
         BenchCommand::Replicated(arguments) => replicated::run(&arguments),
         BenchCommand::Failover(arguments) => failover::run(&arguments),
+        BenchCommand::Idle(arguments) => idle::run(&arguments),
         BenchCommand::Engine(arguments) => engine::run(&arguments),
         BenchCommand::Leaf(arguments) => leaf::run(&arguments),
         BenchCommand::Step(arguments) => engine::step(&arguments),

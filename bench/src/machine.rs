@@ -5,6 +5,9 @@
 
 use std::fs;
 
+/// What the kernel counts processor time in, on every architecture that it shows to programs.
+const TICKS_PER_SECOND: f64 = 100.0;
+
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -52,6 +55,11 @@ fn machine(stat: &str) -> Option<(u64, u64)> {
     let all: u64 = ticks.iter().sum();
     let idle = ticks.get(3)? + ticks.get(4)?;
     Some((all - idle, all))
+}
+
+/// Seconds in user and kernel mode of the process, with all its threads, whose `stat` this is.
+pub fn processor_seconds(stat: &str) -> Option<f64> {
+    process(stat).map(|ticks| ticks as f64 / TICKS_PER_SECOND)
 }
 
 /// Ticks in user and kernel mode of a process with all its threads.

@@ -153,6 +153,15 @@ impl Group {
         ids.iter().copied().find(|&id| self.places.core(id) == Some(core))
     }
 
+    /// Gives back memory that is not needed while nothing happens.
+    fn rest(&mut self) {
+        self.replica.rest();
+        self.out = Output::default();
+        (self.loads, self.incoming) = (VecDeque::new(), Vec::new());
+        self.held.shrink_to_fit();
+        self.pending_tokens.shrink_to_fit();
+    }
+
     pub fn leads(&self) -> bool {
         self.replica.standing() == Standing::Leader
     }
@@ -427,10 +436,15 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         }
     }
 
-    /// A round of announcements has been made; returns whether another one is wanted.
+    /// A round of announcements has been made; returns whether another one is wanted. After the last one
+    /// the group is idle.
     pub(crate) fn announced(&self) -> bool {
         let mut group = self.group.borrow_mut();
         group.announcements = group.announcements.saturating_sub(1);
+        if group.announcements == 0 {
+            group.rest();
+            self.engine.rest(self.row().id);
+        }
         group.announcements > 0
     }
 }

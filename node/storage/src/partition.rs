@@ -293,6 +293,13 @@ impl Partition {
         self.shed();
     }
 
+    /// Gives back memory that is not needed while nothing happens.
+    pub(crate) fn rest(&mut self) {
+        self.tail.shrink_to_fit();
+        self.pending_keys.shrink_to_fit();
+        self.segments.shrink_to_fit();
+    }
+
     /// Takes note of an entry in the log, in the place of whatever stood there and behind.
     pub(crate) fn append(&mut self, entry: Entry, checksum: u128, at: RecordPlace) {
         if entry.slot <= self.end.slot {

@@ -20,7 +20,8 @@ use std::collections::HashMap;
 /// All partitions of a shard.
 #[derive(Debug)]
 pub(crate) struct Partitions {
-    map: HashMap<PartitionId, Partition>,
+    /// Boxed, so that the room that the map has to spare is small.
+    map: HashMap<PartitionId, Box<Partition>>,
     bytes: u64,
     pending_bytes: u64,
     bytes_max: u64,
@@ -60,15 +61,15 @@ impl Partitions {
     }
 
     pub(crate) fn get(&self, id: PartitionId) -> Option<&Partition> {
-        self.map.get(&id)
+        self.map.get(&id).map(|partition| &**partition)
     }
 
     pub(crate) fn get_mut(&mut self, id: PartitionId) -> Option<&mut Partition> {
-        self.map.get_mut(&id)
+        self.map.get_mut(&id).map(|partition| &mut **partition)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Partition> {
-        self.map.values()
+        self.map.values().map(|partition| &**partition)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -135,7 +136,7 @@ impl Partitions {
     }
 
     pub(crate) fn insert(&mut self, id: PartitionId, partition: Partition) {
-        let before = self.map.insert(id, partition);
+        let before = self.map.insert(id, Box::new(partition));
         assert!(before.is_none(), "a partition is created once");
     }
 
@@ -181,7 +182,7 @@ impl Partitions {
     pub(crate) fn set_catalogued(&mut self, catalogue: &Catalogue) {
         for row in &catalogue.partitions {
             let same = |partition: &&mut Partition| partition.generation == row.generation;
-            if let Some(partition) = self.map.get_mut(&row.id).filter(same) {
+            if let Some(partition) = self.get_mut(row.id).filter(same) {
                 (partition.is_catalogued, partition.sealed_by) = (true, None);
             }
         }
@@ -212,7 +213,7 @@ impl Partitions {
     }
 
     pub(crate) fn ids(&self) -> impl Iterator<Item = (PartitionId, &Partition)> {
-        self.map.iter().map(|(&id, partition)| (id, partition))
+        self.map.iter().map(|(&id, partition)| (id, &**partition))
     }
 
     /// Changes a partition that is there, and the sums over all by as much.
@@ -283,7 +284,7 @@ impl Partitions {
         let RecordHeader { partition: id, generation, .. } = record.header;
         self.orphans.remove(&id);
         let is_past = |one: &Partition| one.generation == generation && one.checkpoint.is_none();
-        if self.map.get(&id).is_some_and(is_past) {
+        if self.get(id).is_some_and(is_past) {
             self.remove(id, at);
         }
     }

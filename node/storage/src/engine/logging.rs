@@ -227,6 +227,13 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
     }
 
+    /// Gives back memory that a partition does not need while nobody writes to it.
+    pub fn rest(&self, id: PartitionId) {
+        if let Some(partition) = self.inner.partitions.borrow_mut().get_mut(id) {
+            partition.rest();
+        }
+    }
+
     /// The last entry of a partition's log; its beginning if the partition is not here.
     pub fn end(&self, id: PartitionId) -> Position {
         self.inner.partitions.borrow().get(id).map_or(Position::default(), |partition| partition.end)
