@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use evenkeel_model::{ClusterId, Generation, NodeId, ShardId, Slot, Timestamp};
+use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
     EngineConfig, FileId, OpenError, Operation, PartitionError, Position, RangeQuery, ReadError, Refused,
     Runtime, WalFailed,
@@ -415,6 +415,34 @@ fn a_full_log_refuses_until_a_partition_is_dropped_and_then_goes_round() {
     let disk = disk.cut_power(|_, _, _| false);
     let (_, recovery) = open(&TestRuntime::new(2), &disk, config).unwrap();
     assert_eq!((recovery.partitions.len(), recovery.cut), (0, None));
+}
+
+#[test]
+fn a_log_full_to_its_last_record_goes_round_once_a_flip_lets_it() {
+    let disk = MemoryDisk::automatic();
+    let runtime = TestRuntime::new(1);
+    let mut config = config();
+    config.wal.wal_bytes_max = 4 * 32 * 1024;
+    let (engine, _) = open(&runtime, &disk, config).unwrap();
+    runtime.block_on(&disk, engine.create_partition(P1, Generation(1), b"m")).unwrap();
+    let mut slot = 0;
+    while let Ok(durable) = engine.append_next(P1, put(slot + 1, "k", &[1; 3000])) {
+        runtime.block_on(&disk, durable).unwrap();
+        slot += 1;
+    }
+    // What is not an entry takes the rest.
+    let mut round = 1;
+    while let Ok(durable) = engine.promise(P1, Ballot { round, replica: 1 }) {
+        runtime.block_on(&disk, durable).unwrap();
+        round += 1;
+    }
+    // The idle log covers its last frame.
+    runtime.pass(&disk, Duration::from_millis(30));
+    engine.apply(P1, Slot(slot), |_| ());
+    runtime.block_on(&disk, engine.checkpoint(P1, &[])).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    runtime.pass(&disk, Duration::from_millis(30));
+    runtime.block_on(&disk, engine.append_next(P1, put(slot + 1, "k", &[1; 3000])).unwrap()).unwrap();
 }
 
 #[test]

@@ -26,6 +26,10 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+/// What records always leave: a block for the empty frame that covers the last of them, and one for the frame whose
+/// word gives segments back. A log without room for that word would stay full for ever.
+const LAST_FRAMES_BYTES: usize = 2 * BLOCK_BYTES;
+
 /// Who writes a log; stands in each frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Identity {
@@ -199,7 +203,7 @@ impl<D: Disk> Log<D> {
         }
         let reserve = match class {
             Class::Entry => self.config.reserve_bytes(),
-            Class::Control => BLOCK_BYTES,
+            Class::Control => LAST_FRAMES_BYTES,
         };
         let last = self.queue.len().wrapping_sub(1);
         let queued = self.queue.iter().enumerate().map(|(index, frame)| {
@@ -339,6 +343,7 @@ impl<D: Disk> Log<D> {
             while self.unpins.front().is_some_and(|&(frame, _)| frame <= durable) {
                 let (_, segment) = self.unpins.pop_front().expect("there is one");
                 self.ring.unpin(segment);
+                self.release_wanted |= self.ring.can_release();
             }
             self.ring.durable(durable);
         }

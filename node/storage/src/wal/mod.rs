@@ -65,7 +65,7 @@ impl WalConfig {
     /// Room in the last segment that entries leave, so that partitions can still be dropped.
     pub(crate) fn reserve_bytes(&self) -> usize {
         let eighth = usize::try_from(self.segment_bytes / 8).unwrap_or(usize::MAX);
-        eighth.clamp(4 * BLOCK_BYTES, 64 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES)
+        eighth.clamp(5 * BLOCK_BYTES, 64 * BLOCK_BYTES).next_multiple_of(BLOCK_BYTES)
     }
 
     /// Segments that fit into the budget.
@@ -87,8 +87,8 @@ impl WalConfig {
             (frame_bytes <= frame_bytes_max, "the largest frame is not smaller than an ordinary one"),
             (self.frame_bytes_max <= FRAME_BYTES_MAX, "a frame is at most as large as readers accept"),
             (
-                frame_bytes_max + 2 * block <= self.segment_bytes,
-                "a segment takes its largest frame and two empty ones",
+                frame_bytes_max + 3 * block <= self.segment_bytes,
+                "a segment takes its largest frame and three empty ones",
             ),
             (
                 (1..=WRITES_IN_FLIGHT_MAX).contains(&self.writes_in_flight_max),
