@@ -26,6 +26,9 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) generation: Generation,
+    /// Which of the partitions that this process has had it is: one that was dropped may come back in the same
+    /// generation, and what was begun for it before is of no use.
+    pub(crate) life: u64,
     meta: Vec<u8>,
     /// The greatest ballot promised, when the log was read.
     promised: Ballot,
@@ -118,6 +121,7 @@ impl Partition {
     pub(crate) fn new(generation: Generation, meta: Vec<u8>, created_at: Option<RecordPlace>) -> Self {
         Partition {
             generation,
+            life: 0,
             meta,
             promised: Ballot::default(),
             end: Position::default(),

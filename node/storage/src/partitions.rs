@@ -22,6 +22,8 @@ use std::collections::HashMap;
 pub(crate) struct Partitions {
     /// Boxed, so that the room that the map has to spare is small.
     map: HashMap<PartitionId, Box<Partition>>,
+    /// How many there have been.
+    lives: u64,
     bytes: u64,
     pending_bytes: u64,
     bytes_max: u64,
@@ -50,6 +52,7 @@ impl Partitions {
     pub(crate) fn new(bytes_max: u64, notes_ns: u64) -> Self {
         Partitions {
             map: HashMap::new(),
+            lives: 0,
             bytes: 0,
             pending_bytes: 0,
             bytes_max,
@@ -135,7 +138,9 @@ impl Partitions {
         budget / KEPT_PART / self.map.len().max(1) as u64
     }
 
-    pub(crate) fn insert(&mut self, id: PartitionId, partition: Partition) {
+    pub(crate) fn insert(&mut self, id: PartitionId, mut partition: Partition) {
+        self.lives += 1;
+        partition.life = self.lives;
         let before = self.map.insert(id, Box::new(partition));
         assert!(before.is_none(), "a partition is created once");
     }
@@ -178,27 +183,28 @@ impl Partitions {
         self.map.values().any(|partition| partition.sealed_by == Some(id))
     }
 
-    /// A flip has made durable what `catalogue` says.
-    pub(crate) fn set_catalogued(&mut self, catalogue: &Catalogue) {
-        for row in &catalogue.partitions {
-            let same = |partition: &&mut Partition| partition.generation == row.generation;
-            if let Some(partition) = self.get_mut(row.id).filter(same) {
-                (partition.is_catalogued, partition.sealed_by) = (true, None);
-            }
+    /// A flip has written the partitions of these lives, which are in order, down.
+    pub(crate) fn set_catalogued(&mut self, lives: &[u64]) {
+        for partition in
+            self.map.values_mut().filter(|partition| lives.binary_search(&partition.life).is_ok())
+        {
+            (partition.is_catalogued, partition.sealed_by) = (true, None);
         }
     }
 
-    /// All partitions as the last merges have left them, with the last frame that speaks of what they hold; and
-    /// the dropped ones that it is without. The pages of all dropped ones have been given up.
-    pub(crate) fn catalogue(&mut self) -> (Catalogue, u64, Vec<Gone>) {
+    /// All partitions as the last merges have left them, with the last frame that speaks of what they hold; which
+    /// lives these are; and the dropped ones that it is without. The pages of all dropped ones have been given up.
+    pub(crate) fn catalogue(&mut self) -> (Catalogue, u64, Vec<u64>, Vec<Gone>) {
         assert!(self.next_unreleased().is_none(), "the pages of dropped partitions are given up first");
-        let mut partitions: Vec<_> =
-            self.map.values().filter_map(|partition| partition.checkpoint.clone()).collect();
+        let merged = || self.map.values().filter(|partition| partition.checkpoint.is_some());
+        let mut lives: Vec<u64> = merged().map(|partition| partition.life).collect();
+        lives.sort_unstable();
+        let mut partitions: Vec<_> = merged().filter_map(|partition| partition.checkpoint.clone()).collect();
         partitions.sort_by_key(|checkpoint| checkpoint.id);
         let gone = std::mem::take(&mut self.gone);
         let applied = partitions.iter().map(|checkpoint| checkpoint.log.frame);
         let frame = applied.chain(gone.iter().map(|gone| gone.dropped_at.frame)).max();
-        (Catalogue { partitions }, frame.unwrap_or(0), gone)
+        (Catalogue { partitions }, frame.unwrap_or(0), lives, gone)
     }
 
     /// A dropped partition whose pages are still to be given up.

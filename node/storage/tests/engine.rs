@@ -7,8 +7,8 @@ mod common;
 use common::*;
 use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, ShardId, Slot, Timestamp};
 use evenkeel_storage::{
-    EngineConfig, FileId, OpenError, Operation, PartitionError, Position, RangeQuery, ReadError, Refused,
-    Runtime, WalFailed,
+    CheckpointError, EngineConfig, FileId, OpenError, Operation, PartitionError, Position, RangeQuery,
+    ReadError, Refused, Runtime, WalFailed,
     memory::{MemoryDisk, TestRuntime},
     wal::frame,
 };
@@ -443,6 +443,54 @@ fn a_log_full_to_its_last_record_goes_round_once_a_flip_lets_it() {
     runtime.block_on(&disk, engine.flip()).unwrap();
     runtime.pass(&disk, Duration::from_millis(30));
     runtime.block_on(&disk, engine.append_next(P1, put(slot + 1, "k", &[1; 3000])).unwrap()).unwrap();
+}
+
+/// A partition that goes and comes back in the same generation, as a member does that is swapped out and in.
+fn comes_back(runtime: &TestRuntime, disk: &MemoryDisk, engine: &TestEngine) {
+    runtime.block_on(disk, engine.drop_partition(P1, G1)).unwrap();
+    runtime.block_on(disk, engine.create_partition(P1, G1, b"again")).unwrap();
+}
+
+#[test]
+fn a_merge_of_a_partition_that_went_and_came_back_is_of_no_use() {
+    let disk = MemoryDisk::automatic();
+    let (runtime, engine) = started(&disk);
+    runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"old")).unwrap()).unwrap();
+    engine.apply(P1, Slot(1), |_| ());
+    let merge = engine.checkpoint(P1, &[]);
+    comes_back(&runtime, &disk, &engine);
+    assert_eq!(runtime.block_on(&disk, merge), Err(CheckpointError::Gone { id: P1 }));
+    assert!(items(&runtime, &disk, &engine, P1).is_empty());
+}
+
+#[test]
+fn a_flip_of_what_a_partition_was_lets_nothing_go_of_what_it_is() {
+    let disk = MemoryDisk::automatic();
+    let runtime = TestRuntime::new(1);
+    let mut config = config();
+    config.wal.wal_bytes_max = 4 * 32 * 1024;
+    let (engine, _) = open(&runtime, &disk, config.clone()).unwrap();
+    runtime.block_on(&disk, engine.create_partition(P1, G1, b"first")).unwrap();
+    runtime.block_on(&disk, engine.create_partition(P2, G1, b"other")).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"old")).unwrap()).unwrap();
+    engine.apply(P1, Slot(1), |_| ());
+    runtime.block_on(&disk, engine.checkpoint(P1, &[])).unwrap();
+    // What is merged waits for the flip, which comes later.
+    comes_back(&runtime, &disk, &engine);
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    // The creation is in the log alone: the log goes no further round than to it.
+    for slot in 1..=60 {
+        let Ok(durable) = engine.append_next(P2, put(slot, "k", &[2; 3000])) else { break };
+        runtime.block_on(&disk, durable).unwrap();
+        engine.apply(P2, Slot(slot), |_| ());
+        runtime.block_on(&disk, engine.checkpoint(P2, &[])).unwrap();
+        runtime.block_on(&disk, engine.flip()).unwrap();
+    }
+    runtime.stop();
+    let disk = disk.cut_power(|_, _, _| false);
+    let (_, recovery) = open(&TestRuntime::new(2), &disk, config).unwrap();
+    let found: Vec<_> = recovery.partitions.iter().map(|one| (one.id, &one.meta[..])).collect();
+    assert_eq!(found, [(P1, &b"again"[..]), (P2, &b"other"[..])]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ use crate::{
     table,
     tree::{self, Place, TreeError},
 };
-use evenkeel_model::{Generation, PartitionId};
+use evenkeel_model::PartitionId;
 use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
@@ -109,7 +109,7 @@ impl<D: Disk, R: Runtime> Default for Upkeep<D, R> {
 #[derive(Clone, Copy)]
 struct Trim {
     id: PartitionId,
-    generation: Generation,
+    life: u64,
     /// The oldest segment that is still needed.
     segment: u32,
     /// Once this frame is durable.
@@ -121,6 +121,7 @@ struct Trim {
 /// A merge under way: what it began with.
 struct Merging {
     id: PartitionId,
+    life: u64,
     content: u64,
     table: table::Pinned,
     table_bytes: u64,
@@ -236,8 +237,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         state: &[u8],
     ) -> impl Future<Output = Result<(), CheckpointError>> + use<D, R> {
         let begun = self.begin_merge(id, state).map(|merging| {
-            let generation = merging.checkpoint.generation;
-            (merging, UnderWay { engine: self.clone(), id, generation })
+            let life = merging.life;
+            (merging, UnderWay { engine: self.clone(), id, life })
         });
         async move {
             let (merging, under_way) = begun?;
@@ -275,6 +276,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         };
         Ok(Merging {
             id,
+            life: partition.life,
             content: partition.content,
             table_bytes: partition.table.bytes(),
             table,
@@ -315,17 +317,16 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
 
     /// The tree takes the place of the one before, all at once.
     fn end_merge(&self, merging: Merging, finished: Finished<D, R>) -> Result<(), CheckpointError> {
-        let Merging { id, content, table, table_bytes, checkpoint, moved_frame, logged_bytes, .. } = merging;
+        let Merging { id, life, content, table, table_bytes, checkpoint, moved_frame, logged_bytes, .. } =
+            merging;
         let mut partitions = self.inner.partitions.borrow_mut();
-        let same = |partition: &Partition| {
-            partition.generation == checkpoint.generation && partition.content == content
-        };
+        let same = |partition: &Partition| partition.life == life && partition.content == content;
         if !partitions.get(id).is_some_and(same) {
             return Err(CheckpointError::Gone { id });
         }
         let upkeep = &self.inner.upkeep;
-        let (generation, segment) = (checkpoint.generation, checkpoint.log.segment);
-        upkeep.trims.borrow_mut().push(Trim { id, generation, segment, moved_frame, logged_bytes });
+        let segment = checkpoint.log.segment;
+        upkeep.trims.borrow_mut().push(Trim { id, life, segment, moved_frame, logged_bytes });
         upkeep.add_finished(finished);
         partitions.counted(id, |partition| {
             partition.table.merged(table);
@@ -368,7 +369,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let upkeep = &self.inner.upkeep;
         self.release_gone().await?;
         // Nothing is awaited until all of one moment is in hand.
-        let (catalogue, frame, gone) = self.inner.partitions.borrow_mut().catalogue();
+        let (catalogue, frame, lives, gone) = self.inner.partitions.borrow_mut().catalogue();
         let (trims, mut finished) = (upkeep.trims.take(), upkeep.finished.take());
         let frame = trims.iter().map(|trim| trim.moved_frame).fold(frame, u64::max);
         let durable = self.inner.log.borrow().commits.wait(frame);
@@ -379,7 +380,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         match flipped {
             Ok(sequence) => {
                 self.let_go(sequence, &trims, &gone);
-                self.inner.partitions.borrow_mut().set_catalogued(&catalogue);
+                self.inner.partitions.borrow_mut().set_catalogued(&lives);
                 Ok(())
             }
             Err(error) => {
@@ -415,11 +416,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     fn let_go(&self, sequence: u64, trims: &[Trim], gone: &[Gone]) {
         let mut partitions = self.inner.partitions.borrow_mut();
         let mut log = self.inner.log.borrow_mut();
-        for &Trim { id, generation, segment, logged_bytes, .. } in trims {
-            let Some(partition) = partitions.get_mut(id) else { continue };
-            if partition.generation != generation {
-                continue;
-            }
+        for &Trim { id, life, segment, logged_bytes, .. } in trims {
+            let same = |partition: &&mut Partition| partition.life == life;
+            let Some(partition) = partitions.get_mut(id).filter(same) else { continue };
             let before = partition.oldest_records_in();
             partition.trim(segment);
             partition.logged_bytes = partition.logged_bytes.saturating_sub(logged_bytes);
@@ -468,7 +467,7 @@ impl<D: Disk, R: Runtime> Upkeep<D, R> {
 struct UnderWay<D: Disk, R: Runtime> {
     engine: Engine<D, R>,
     id: PartitionId,
-    generation: Generation,
+    life: u64,
 }
 
 impl<D: Disk, R: Runtime> UnderWay<D, R> {
@@ -476,7 +475,7 @@ impl<D: Disk, R: Runtime> UnderWay<D, R> {
     fn hold_back(&self) {
         let until_ns = self.engine.inner.runtime.now_ns().saturating_add(STUCK_AGAIN_NS);
         let mut partitions = self.engine.inner.partitions.borrow_mut();
-        let same = |partition: &&mut Partition| partition.generation == self.generation;
+        let same = |partition: &&mut Partition| partition.life == self.life;
         if let Some(partition) = partitions.get_mut(self.id).filter(same) {
             partition.stuck_until_ns = until_ns;
         }
@@ -486,7 +485,7 @@ impl<D: Disk, R: Runtime> UnderWay<D, R> {
 impl<D: Disk, R: Runtime> Drop for UnderWay<D, R> {
     fn drop(&mut self) {
         let mut partitions = self.engine.inner.partitions.borrow_mut();
-        let same = |partition: &&mut Partition| partition.generation == self.generation;
+        let same = |partition: &&mut Partition| partition.life == self.life;
         if let Some(partition) = partitions.get_mut(self.id).filter(same) {
             partition.is_merging = false;
         }

@@ -92,6 +92,7 @@ impl From<WalFailed> for SplitError {
 /// A split under way: what it began with.
 struct Splitting {
     id: PartitionId,
+    life: u64,
     content: u64,
     at: Position,
     table: table::Pinned,
@@ -150,6 +151,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         partition.is_merging = true;
         Ok(Splitting {
             id,
+            life: partition.life,
             content: partition.content,
             at: partition.applied,
             table,
@@ -217,11 +219,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         rows: [CataloguedPartition; 2],
         finished: Finished<D, R>,
     ) -> Result<(), SplitError> {
-        let Splitting { id, content, at, replaced, written_at, .. } = splitting;
+        let Splitting { id, life, content, at, written_at, .. } = splitting;
         let mut partitions = self.inner.partitions.borrow_mut();
-        let same = |partition: &&Partition| {
-            partition.generation == replaced.generation && partition.content == content
-        };
+        let same = |partition: &&Partition| partition.life == life && partition.content == content;
         let parent = partitions.get(id).filter(same).ok_or(CheckpointError::Gone { id })?;
         if parent.end != at {
             return Err(SplitError::Changed { id });
