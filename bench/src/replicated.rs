@@ -157,7 +157,7 @@ fn measure(
 /// Has a leader go while writes to its partition go on; yields the longest time without a success, in
 /// milliseconds.
 fn gap(config: &ClientConfig, cluster: &LocalCluster, signal: &str) -> Result<f64, BenchError> {
-    load::runtime(PHASE)?.block_on(LocalSet::new().run_until(async {
+    load::runtime().map_err(BenchError::in_phase(PHASE))?.block_on(LocalSet::new().run_until(async {
         let fault = |error: Error| BenchError::Phase { phase: PHASE, reason: error.to_string() };
         let client = Client::connect(config.clone()).await.map_err(fault)?;
         let partition = until_whole(&client).await?;
