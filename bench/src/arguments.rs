@@ -18,7 +18,8 @@ pub enum BenchCommand {
     Quick(QuickArguments),
     /// GetItem over HTTP by itself, and while another connection sends the largest scans and batches.
     Front(FrontArguments),
-    /// Put and get with one copy and with three, and how long writes pause when a leader is gone.
+    /// Put and get with one copy and with three, beside etcd, Redis and PostgreSQL, and how long writes pause when
+    /// a leader is gone.
     Replicated(ReplicatedArguments),
     /// One failover as clients see it, and a picture of it.
     Failover(FailoverArguments),
@@ -125,6 +126,14 @@ pub struct ReplicatedArguments {
     /// How often a leader is killed, and how often one is told to stop.
     #[arg(long, value_name = "TIMES", default_value_t = 5)]
     pub(crate) failovers: u32,
+    /// The program that runs etcd, Redis and PostgreSQL:
+    /// `cargo build --release --manifest-path bench/replicated-peers/Cargo.toml`.
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "bench/replicated-peers/target/release/evenkeel-bench-replicated-peers"
+    )]
+    pub(crate) peers: PathBuf,
 }
 
 /// Arguments of `evenkeel bench idle`.

@@ -102,7 +102,10 @@ impl Echo {
             endpoint.wait_idle().await;
             Ok(measured)
         };
-        load::runtime(PHASE)?.block_on(asked).map_err(|reason: String| fault(reason))
+        load::runtime()
+            .map_err(BenchError::in_phase(PHASE))?
+            .block_on(asked)
+            .map_err(|reason: String| fault(reason))
     }
 
     /// Ends the core.

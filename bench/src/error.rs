@@ -5,6 +5,9 @@ use crate::local::LocalError;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// What the program of the other engines is built from.
+pub(crate) const PEERS_MANIFEST: &str = "bench/peers/Cargo.toml";
+
 /// Why a bench did not finish.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
@@ -57,7 +60,7 @@ pub enum BenchError {
         reason: String,
     },
     /// Engines were asked for that have no program.
-    #[error("NOT RUN: {}: {}, or leave them out by --engines", engines.join(", "), BenchError::build_peers(file))]
+    #[error("NOT RUN: {}: {}, or leave them out by --engines", engines.join(", "), BenchError::build(file, PEERS_MANIFEST))]
     PeersMissing {
         /// Which.
         engines: Vec<String>,
@@ -73,12 +76,10 @@ pub enum BenchError {
 }
 
 impl BenchError {
-    /// What to do when the program of the other engines is not there.
-    pub(crate) fn build_peers(file: &Path) -> String {
+    /// What to do when a program of a package outside the workspace is not there.
+    pub(crate) fn build(file: &Path, manifest: &str) -> String {
         let file = file.display();
-        format!(
-            "{file} is not there; build it by `cargo build --release --manifest-path bench/peers/Cargo.toml`"
-        )
+        format!("{file} is not there; build it by `cargo build --release --manifest-path {manifest}`")
     }
 
     /// A function that names the phase in which something went wrong.

@@ -63,7 +63,9 @@ pub fn run(arguments: &FailoverArguments) -> Result<(), BenchError> {
 fn look(cluster: &LocalCluster, signal: Signal) -> Result<Vec<Success>, BenchError> {
     let config = native::config(&cluster.client_file())?;
     native::prepare(&config, &Arc::new(Versions::new()))?;
-    load::runtime(PHASE)?.block_on(LocalSet::new().run_until(write_and_look(config, cluster, signal)))
+    load::runtime()
+        .map_err(BenchError::in_phase(PHASE))?
+        .block_on(LocalSet::new().run_until(write_and_look(config, cluster, signal)))
 }
 
 async fn write_and_look(

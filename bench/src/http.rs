@@ -33,7 +33,7 @@ pub fn measure(
     lasting: Lasting,
     versions: &Arc<Versions>,
 ) -> Result<Measured, BenchError> {
-    load::runtime(PHASE)?.block_on(async {
+    load::runtime().map_err(BenchError::in_phase(PHASE))?.block_on(async {
         let mut slots = Vec::new();
         for slot in 0..connections {
             let stream = TcpStream::connect(address).await.map_err(BenchError::in_phase(PHASE))?;

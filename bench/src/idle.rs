@@ -203,17 +203,13 @@ fn print(groups: u32, before: Watched, after: Watched) {
         println!("{name:<34} {percent:>12.2} {:>12.1} {messages:>12.1} {kib:>12.1}", seen.memory_mib);
     }
     let scale = f64::from(groups) / AIMED_AT_GROUPS;
-    let cost = |name: &str, measured: f64, aim: f64| Aim {
-        name: format!("{groups} idle groups, {name}"),
-        measured,
-        aim: aim * scale,
-        met: measured <= aim * scale,
+    let cost = |name: &str, measured: f64, aim: f64| {
+        Aim::at_most(format!("{groups} idle groups, {name} of a node, at most"), measured, aim * scale)
     };
     let percent = 100.0 * (after.processor_s - before.processor_s);
     let mib = after.memory_mib - before.memory_mib;
     for aim in [cost("% of a core", percent, CORE_PERCENT_MAX), cost("MiB", mib, MEMORY_MIB_MAX)] {
-        let Aim { name, measured, aim, met } = aim;
-        println!("{name}: {measured:.2}, aim {aim:.2}: {}", if met { "met" } else { "missed" });
+        println!("{aim}");
     }
     println!("a group: {:.0} bytes of memory", 1024.0 * 1024.0 * mib / f64::from(groups));
 }

@@ -1,9 +1,10 @@
-//! The items that every phase writes and reads: 1 KiB each, made by writing digits into templates.
+//! The items that every phase writes and reads, as the native client and as HTTP have them.
 //!
-//! An item is its number and its version. Each of the operations in flight has the numbers of one
-//! residue class, so no item is written twice at a time, and after each acknowledged put it is known
-//! exactly what a get must return, in whichever way either was asked.
+//! After each acknowledged put it is known exactly what a get must return, in whichever way either was asked.
 
+pub use crate::plain::{ITEMS, Numbers, Template};
+
+use crate::plain::{KEY_NAME, NUMBER_MARK, VALUE_NAME, value};
 use evenkeel_client::StoredItem;
 use evenkeel_model::item::HEADER_BYTES;
 use evenkeel_model::{AttributeValue, Attributes, KeyAttribute, KeySchema, KeyType, encode_item};
@@ -12,29 +13,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The table that the bench makes.
 pub const TABLE: &str = "bench";
-/// Items there are.
-pub const ITEMS: u32 = 16_384;
-/// Size of every item by DynamoDB's rules.
-pub const ITEM_BYTES: usize = 1024;
-
-const KEY_NAME: &str = "pk";
-const VALUE_NAME: &str = "value";
-const DIGITS: usize = 10;
-/// Places of digits in the templates; letters that occur nowhere else.
-const NUMBER_MARK: &str = "NNNNNNNNNN";
-const VERSION_MARK: &str = "VVVVVVVVVV";
 /// Version of an item of which a put failed, so that it may be there or not.
 const UNKNOWN: u32 = u32::MAX;
 
 /// What identifies the items.
 pub fn schema() -> KeySchema {
     KeySchema { partition: KeyAttribute { name: KEY_NAME.to_owned(), key_type: KeyType::S }, sort: None }
-}
-
-fn value() -> String {
-    let filler = ITEM_BYTES - KEY_NAME.len() - VALUE_NAME.len() - 2 * DIGITS;
-    let letters = (0..filler).map(|at| char::from(b'a' + (at % 26) as u8));
-    VERSION_MARK.chars().chain(letters).collect()
 }
 
 fn attributes() -> Attributes {
@@ -49,46 +33,10 @@ pub fn encoded_key(number: u32) -> Vec<u8> {
     encode_key(&KeyValue::S(format!("{number:010}")), None)
 }
 
-/// Bytes in which number and version are replaced in place.
-#[derive(Clone, Debug)]
-pub struct Template {
-    bytes: Vec<u8>,
-    number_at: Option<usize>,
-    version_at: Option<usize>,
-}
-
 impl Template {
-    /// Bytes that hold the marks.
-    pub fn new(bytes: Vec<u8>) -> Template {
-        let number_at = find(&bytes, NUMBER_MARK.as_bytes());
-        let version_at = find(&bytes, VERSION_MARK.as_bytes());
-        Template { bytes, number_at, version_at }
-    }
-
     /// The stored form of the items.
     pub fn encoded_item() -> Template {
         Template::new(encode_item(&attributes()))
-    }
-
-    /// The bytes for one item.
-    pub fn fill(&mut self, number: u32, version: u32) -> &[u8] {
-        for (at, value) in [(self.number_at, number), (self.version_at, version)] {
-            if let Some(at) = at {
-                write_digits(&mut self.bytes[at..at + DIGITS], value);
-            }
-        }
-        &self.bytes
-    }
-}
-
-fn find(bytes: &[u8], mark: &[u8]) -> Option<usize> {
-    bytes.windows(mark.len()).position(|window| window == mark)
-}
-
-fn write_digits(place: &mut [u8], mut value: u32) {
-    for digit in place.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
     }
 }
 
@@ -157,31 +105,10 @@ impl Versions {
     }
 }
 
-/// The numbers of one of several operations in flight, over and over.
-#[derive(Clone, Debug)]
-pub struct Numbers {
-    next: u32,
-    first: u32,
-    step: u32,
-}
-
-impl Numbers {
-    /// The class of `slot` of `slots`.
-    pub fn of(slot: u32, slots: u32) -> Numbers {
-        Numbers { next: slot, first: slot, step: slots }
-    }
-
-    /// One number, and the next one the next time.
-    pub fn take(&mut self) -> u32 {
-        let number = self.next;
-        self.next = if number + self.step < ITEMS { number + self.step } else { self.first };
-        number
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plain::{ITEM_BYTES, VERSION_MARK};
     use evenkeel_model::ItemView;
 
     #[test]
@@ -200,25 +127,6 @@ mod tests {
             let text = String::from_utf8(template.fill(1, 2).to_vec()).unwrap();
             assert!(text.contains("0000000001") && !text.contains(NUMBER_MARK), "{text}");
             serde_json::from_str::<serde_json::Value>(&text).unwrap();
-        }
-    }
-
-    #[test]
-    fn operations_in_flight_share_no_item_and_leave_none_out() {
-        for slots in [1, 3, 64] {
-            let mut seen = vec![0; ITEMS as usize];
-            for slot in 0..slots {
-                let mut numbers = Numbers::of(slot, slots);
-                let first = numbers.take();
-                seen[first as usize] += 1;
-                loop {
-                    match numbers.take() {
-                        again if again == first => break,
-                        number => seen[number as usize] += 1,
-                    }
-                }
-            }
-            assert!(seen.iter().all(|count| *count == 1), "{slots} slots");
         }
     }
 }

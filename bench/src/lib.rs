@@ -23,6 +23,7 @@ pub mod local;
 mod machine;
 mod native;
 pub mod pace;
+mod plain;
 pub mod plot;
 mod quick;
 mod replicated;

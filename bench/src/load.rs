@@ -2,12 +2,15 @@
 //!
 //! All run on the calling thread, in tasks of one runtime, without timers: what is measured waits for
 //! nothing but answers. It does not know what an operation is.
+//!
+//! The package of the systems that three copies are compared with compiles this very file too, with `tally` and
+//! `machine`, so that all are measured in the same way: they use nothing of the workspace.
 
-use crate::error::BenchError;
 use crate::machine;
 use crate::tally::{Measured, Tally};
 use std::cell::RefCell;
 use std::future::Future;
+use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
@@ -45,8 +48,8 @@ pub enum Lasting {
 ///
 /// # Errors
 /// What the system said.
-pub fn runtime(phase: &'static str) -> Result<Runtime, BenchError> {
-    Builder::new_current_thread().enable_all().build().map_err(BenchError::in_phase(phase))
+pub fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
 /// Runs all slots and measures them.
@@ -108,7 +111,7 @@ mod tests {
             Scripted(vec![Outcome::Right, Outcome::Wrong("w".into()), Outcome::Failed("f".into())]),
             Scripted(vec![Outcome::Right, Outcome::Broken("b".into()), Outcome::Right]),
         ];
-        let runtime = runtime("test").unwrap();
+        let runtime = runtime().unwrap();
         let measured = runtime.block_on(run(slots, Lasting::Operations(5)));
         let counts = (measured.attempts, measured.successes, measured.errors, measured.wrong);
         assert_eq!(counts, (7, 4, 2, 1));

@@ -3,6 +3,7 @@
 //! Read from the kernel's counters of processor time, of the machine and of this process, which have
 //! the same unit of about 10 ms. What another virtual machine took (steal) counts as busy with others.
 
+use serde::{Deserialize, Serialize};
 use std::fs;
 
 /// What the kernel counts processor time in, on every architecture that it shows to programs.
@@ -17,7 +18,7 @@ pub struct Moment {
 }
 
 /// Shares of the machine's processor time between two moments, in percent.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Busy {
     /// What this process used.
     pub own_percent: f64,

@@ -52,7 +52,7 @@ pub fn config(file: &Path) -> Result<ClientConfig, BenchError> {
 /// # Errors
 /// The cluster refused.
 pub fn prepare(config: &ClientConfig, versions: &Arc<Versions>) -> Result<(), BenchError> {
-    load::runtime(PHASE)?.block_on(async {
+    load::runtime().map_err(BenchError::in_phase(PHASE))?.block_on(async {
         let client = connect(config).await?;
         let table = CreateTable::new(items::TABLE, items::schema());
         client.create_table(table).await.map_err(BenchError::in_phase(PHASE))?;
@@ -99,7 +99,7 @@ pub fn measure(
     lasting: Lasting,
     versions: &Arc<Versions>,
 ) -> Result<Measured, BenchError> {
-    load::runtime(PHASE)?.block_on(async {
+    load::runtime().map_err(BenchError::in_phase(PHASE))?.block_on(async {
         let client = connect(config).await?;
         let table = client.table(items::TABLE).await.map_err(BenchError::in_phase(PHASE))?;
         let keys: Rc<[Vec<u8>]> = (0..items::ITEMS).map(items::encoded_key).collect();

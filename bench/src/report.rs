@@ -78,6 +78,25 @@ pub struct Aim {
     pub met: bool,
 }
 
+impl Aim {
+    /// The less, the better.
+    pub fn at_most(name: String, measured: f64, aim: f64) -> Aim {
+        Aim { name, measured, aim, met: measured <= aim }
+    }
+
+    /// The more, the better.
+    pub fn at_least(name: String, measured: f64, aim: f64) -> Aim {
+        Aim { name, measured, aim, met: measured >= aim }
+    }
+}
+
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.met { "met" } else { "missed" };
+        write!(f, "{}: {}, measured {} ({verdict})", self.name, figure(self.aim), figure(self.measured))
+    }
+}
+
 /// Everything a run has measured.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -120,15 +139,13 @@ pub fn aims(rows: &[Row], places: Places) -> Vec<Aim> {
     let scale = (frames / SCALE_FRAMES).min(1.0);
     let puts = rows[places.puts].per_second;
     let gets = rows[places.http_gets].per_second;
-    let at_least = |name: String, measured: f64, aim: f64| Aim { name, measured, aim, met: measured >= aim };
     vec![
-        Aim {
-            name: format!("put p50 at 1 in flight / (echo p50 + 4 KiB floor p50 = {floors:.0} us), at most"),
-            measured: ratio,
-            aim: PUT_TO_FLOORS_MAX,
-            met: ratio <= PUT_TO_FLOORS_MAX,
-        },
-        at_least(
+        Aim::at_most(
+            format!("put p50 at 1 in flight / (echo p50 + 4 KiB floor p50 = {floors:.0} us), at most"),
+            ratio,
+            PUT_TO_FLOORS_MAX,
+        ),
+        Aim::at_least(
             format!(
                 "put/s at 64 in flight, at least {PUTS_PER_SECOND:.0} x {scale:.2} \
                  ({frames:.0} of {SCALE_FRAMES:.0} frames of 64 KiB a second)"
@@ -136,7 +153,7 @@ pub fn aims(rows: &[Row], places: Places) -> Vec<Aim> {
             puts,
             PUTS_PER_SECOND * scale,
         ),
-        at_least("GetItem over HTTP/s at 64 in flight, at least".to_owned(), gets, HTTP_GETS_PER_SECOND),
+        Aim::at_least("GetItem over HTTP/s at 64 in flight, at least".to_owned(), gets, HTTP_GETS_PER_SECOND),
     ]
 }
 
@@ -170,8 +187,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "own %, rest %: shares of all processors used by this process and by everything else")?;
         for aim in &self.aims {
-            let verdict = if aim.met { "met" } else { "missed" };
-            writeln!(f, "{}: {}, measured {} ({verdict})", aim.name, figure(aim.aim), figure(aim.measured))?;
+            writeln!(f, "{aim}")?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 
 use crate::machine::Busy;
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
@@ -81,7 +82,7 @@ impl Tally {
 }
 
 /// The figures of one phase of one round.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// Median latency in microseconds.
     pub p50_us: f64,

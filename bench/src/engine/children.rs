@@ -2,7 +2,7 @@
 
 use super::OWN;
 use super::steps::{Data, Outcome, Request, Step, VALUE_BYTES_MIN};
-use crate::error::BenchError;
+use crate::error::{BenchError, PEERS_MANIFEST};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,7 +77,7 @@ pub(super) fn start(
         } else if peers.is_file() {
             children.push(Child::peer(engine, peers.to_owned(), directory.join(engine), settings));
         } else {
-            println!("{engine}: NOT RUN, {}", BenchError::build_peers(peers));
+            println!("{engine}: NOT RUN, {}", BenchError::build(peers, PEERS_MANIFEST));
             missing.push(engine.clone());
         }
     }
