@@ -78,7 +78,7 @@ pub fn run(arguments: &IdleArguments) -> Result<(), BenchError> {
 fn measure(cluster: &LocalCluster, arguments: &IdleArguments) -> Result<(u32, Watched, Watched), BenchError> {
     let config = native::config(&cluster.client_file())?;
     let pids: Vec<PathBuf> = (1..=NODES).map(|node| cluster.pid_file(u32::from(node))).collect();
-    load::runtime(PHASE)?.block_on(LocalSet::new().run_until(async {
+    load::runtime().map_err(BenchError::in_phase(PHASE))?.block_on(LocalSet::new().run_until(async {
         let client = Client::connect(config).await.map_err(BenchError::in_phase(PHASE))?;
         // The first table tells how many partitions one has.
         make(&client, 0, 1).await?;
