@@ -53,9 +53,8 @@ const _: () = assert!(
     "every item the model allows fits into a frame"
 );
 const _: () = assert!(
-    FRAME_BYTES_MAX as u64 + 3 * BLOCK_BYTES as u64 <= SEGMENT_BYTES_MIN,
-    "a segment takes the first frame of a run, a frame at its limit, the empty frame that covers it, and the one that \
-     gives segments back"
+    FRAME_BYTES_MAX as u64 + 2 * BLOCK_BYTES as u64 <= SEGMENT_BYTES_MIN,
+    "a segment takes the first frame of a run, a frame at its limit, and the empty frame that covers it"
 );
 const _: () =
     assert!(META_BYTES_MAX + 2 * BLOCK_BYTES <= FRAME_BYTES, "a description fits into an ordinary frame");

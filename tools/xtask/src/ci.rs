@@ -42,6 +42,7 @@ pub fn run(workspace: &Workspace, arguments: &Arguments) -> Result<(), Failure> 
         ("test", Box::new(|| test(workspace, arguments))),
         ("doc", Box::new(document)),
         ("bench", cargo("cargo run --release -- bench quick --check")),
+        ("engine", cargo("cargo run --release -- bench engine --quick --check")),
         ("demo", Box::new(demo)),
     ])
 }

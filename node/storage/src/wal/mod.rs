@@ -87,8 +87,8 @@ impl WalConfig {
             (frame_bytes <= frame_bytes_max, "the largest frame is not smaller than an ordinary one"),
             (self.frame_bytes_max <= FRAME_BYTES_MAX, "a frame is at most as large as readers accept"),
             (
-                frame_bytes_max + 3 * block <= self.segment_bytes,
-                "a segment takes its largest frame and three empty ones",
+                frame_bytes_max + 2 * block <= self.segment_bytes,
+                "a segment takes its largest frame and two empty ones",
             ),
             (
                 (1..=WRITES_IN_FLIGHT_MAX).contains(&self.writes_in_flight_max),
