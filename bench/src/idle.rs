@@ -30,6 +30,8 @@ const NODES: u16 = 3;
 const MADE_TOGETHER: u32 = 16;
 /// How long the cluster is left alone before it is watched.
 const CALM: Duration = Duration::from_secs(10);
+/// What the kernel counts processor time in, on every architecture that it shows to programs.
+const TICKS_PER_SECOND: f64 = 100.0;
 const ACTIVE_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -155,7 +157,8 @@ fn look(pids: &[PathBuf]) -> Result<Watched, BenchError> {
     let (mut processor_s, mut memory_mib) = (0.0, 0.0);
     for pid_file in pids {
         let process = Path::new("/proc").join(read(pid_file)?.trim());
-        processor_s += machine::processor_seconds(&read(&process.join("stat"))?).ok_or_else(unknown)?;
+        let ticks = machine::process_ticks(&read(&process.join("stat"))?).ok_or_else(unknown)?;
+        processor_s += ticks as f64 / TICKS_PER_SECOND;
         memory_mib += anonymous_mib(&read(&process.join("status"))?).ok_or_else(unknown)?;
     }
     let nodes = pids.len() as f64;

@@ -6,9 +6,6 @@
 use serde::{Deserialize, Serialize};
 use std::fs;
 
-/// What the kernel counts processor time in, on every architecture that it shows to programs.
-const TICKS_PER_SECOND: f64 = 100.0;
-
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
@@ -29,7 +26,7 @@ pub struct Busy {
 /// The counters now; nothing if the kernel does not show them.
 pub fn now() -> Option<Moment> {
     let (machine_busy, machine_all) = machine(&fs::read_to_string("/proc/stat").ok()?)?;
-    let own = process(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    let own = process_ticks(&fs::read_to_string("/proc/self/stat").ok()?)?;
     Some(Moment { machine_busy, machine_all, own })
 }
 
@@ -58,13 +55,8 @@ fn machine(stat: &str) -> Option<(u64, u64)> {
     Some((all - idle, all))
 }
 
-/// Seconds in user and kernel mode of the process, with all its threads, whose `stat` this is.
-pub fn processor_seconds(stat: &str) -> Option<f64> {
-    process(stat).map(|ticks| ticks as f64 / TICKS_PER_SECOND)
-}
-
-/// Ticks in user and kernel mode of a process with all its threads.
-fn process(stat: &str) -> Option<u64> {
+/// Ticks in user and kernel mode of a process with all its threads, whose `stat` this is.
+pub fn process_ticks(stat: &str) -> Option<u64> {
     // The name in parentheses may hold anything; fields are counted behind it.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_whitespace().collect();
@@ -81,7 +73,7 @@ mod tests {
         let stat = "cpu  100 0 50 800 50 0 10 5 70 0\ncpu0 1 2 3\n";
         assert_eq!(machine(stat), Some((165, 1015)));
         let own = "77 (a ) name) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14 15";
-        assert_eq!(process(own), Some(42));
+        assert_eq!(process_ticks(own), Some(42));
         let start = Moment { machine_busy: 100, machine_all: 1000, own: 10 };
         let end = Moment { machine_busy: 180, machine_all: 1200, own: 50 };
         assert_eq!(start.until(end), Some(Busy { own_percent: 20.0, others_percent: 20.0 }));
