@@ -220,7 +220,12 @@ impl Partition {
     /// one that the next record will be in, at the earliest.
     pub(crate) fn needed_behind_applied(&self, current: u32) -> u32 {
         let pending = self.pending().next().map_or(current, |(_, _, at)| at.segment);
-        pending.min(self.staged_in.unwrap_or(current)).min(current)
+        pending.min(self.needed_behind_all(current))
+    }
+
+    /// The same if what is not applied is written once more.
+    pub(crate) fn needed_behind_all(&self, current: u32) -> u32 {
+        self.staged_in.map_or(current, |staged| staged.min(current))
     }
 
     /// The entries that are not applied, with their checksums and places.

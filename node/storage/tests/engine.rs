@@ -12,7 +12,14 @@ use evenkeel_storage::{
     memory::{MemoryDisk, TestRuntime},
     wal::frame,
 };
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::pin,
+    rc::Rc,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 fn started(disk: &MemoryDisk) -> (TestRuntime, TestEngine) {
     let runtime = TestRuntime::new(1);
@@ -443,6 +450,34 @@ fn a_log_full_to_its_last_record_goes_round_once_a_flip_lets_it() {
     runtime.block_on(&disk, engine.flip()).unwrap();
     runtime.pass(&disk, Duration::from_millis(30));
     runtime.block_on(&disk, engine.append_next(P1, put(slot + 1, "k", &[1; 3000])).unwrap()).unwrap();
+}
+
+/// Whether a checkpoint or a flip is due.
+fn is_due(engine: &TestEngine) -> bool {
+    let mut due = pin!(engine.checkpoints_due());
+    due.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[test]
+fn no_checkpoint_is_due_that_could_let_nothing_go() {
+    let disk = MemoryDisk::automatic();
+    let runtime = TestRuntime::new(1);
+    let mut config = config();
+    config.wal.wal_bytes_max = 4 * 32 * 1024;
+    let (engine, _) = open(&runtime, &disk, config).unwrap();
+    runtime.block_on(&disk, engine.create_partition(P1, G1, b"m")).unwrap();
+    runtime.block_on(&disk, engine.checkpoint(P1, &[])).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    let item = || Operation::Put { key: Rc::from(&b"k"[..]), image: Rc::from(vec![1; 3000]) };
+    let mut number = 0;
+    while let Ok(durable) = engine.stage(P1, Slot(9), number, vec![item()]) {
+        runtime.block_on(&disk, durable).unwrap();
+        number += 1;
+    }
+    assert!(number > 16, "the log is more than half full of {number} pieces");
+    assert!(!is_due(&engine), "the pieces hold all of it");
+    engine.unstage(P1);
+    assert!(is_due(&engine), "they do no more");
 }
 
 /// A partition that goes and comes back in the same generation, as a member does that is swapped out and in.

@@ -193,8 +193,11 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             let middle = log.ring.oldest().map_or(current, |oldest| oldest + (current - oldest) / 2);
             let holds = |partition: &Partition| {
                 let oldest = partition.oldest_segment().filter(|oldest| *oldest <= middle)?;
-                let moves = can_move(partition) || partition.needed_behind_applied(current) > oldest;
-                moves.then_some(oldest)
+                let needed = match can_move(partition) {
+                    true => partition.needed_behind_all(current),
+                    false => partition.needed_behind_applied(current),
+                };
+                (needed > oldest).then_some(oldest)
             };
             let each = partitions.ids().filter(|(_, partition)| may_be_merged(partition));
             let each = each.filter_map(|(id, partition)| Some((holds(partition)?.into(), id)));

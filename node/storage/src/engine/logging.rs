@@ -164,7 +164,11 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             pin(&mut log, partition, segment, Slot(0));
             partition.stage(segment, number, items);
         });
-        Ok(log.commits.wait(frame))
+        let durable = log.commits.wait(frame);
+        // A copy that begins anew needs its older pieces no more.
+        drop((partitions, log));
+        self.wake_upkeep();
+        Ok(durable)
     }
 
     /// Forgets the pieces that were staged: nobody goes on with them.
@@ -172,6 +176,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if let Some(partition) = self.inner.partitions.borrow_mut().get_mut(id) {
             partition.unstage();
         }
+        self.wake_upkeep();
     }
 
     /// The log begins anew behind `base`: what was staged is the partition's content, applied up to
@@ -205,7 +210,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             pin(&mut log, partition, segment, base.slot);
             partition.begin(base, timestamp, frame);
         });
-        Ok(log.commits.wait(frame))
+        let durable = log.commits.wait(frame);
+        drop((partitions, log));
+        self.wake_upkeep();
+        Ok(durable)
     }
 
     /// A partition that a split has made takes records when that is durable.
