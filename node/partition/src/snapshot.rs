@@ -177,7 +177,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             Operation::Put { key, .. } | Operation::Delete { key } => key.clone(),
         });
         if self.engine.stage(self.row().id, piece.base.slot, piece.number, piece.items).is_err() {
-            // The log is busy: the same piece is asked for again.
+            // The log is busy or full: the same piece is asked for again.
             return ControlFlow::Continue(());
         }
         fetch.base = Some(piece.base);
@@ -229,7 +229,7 @@ async fn fetch<D: Disk, R: Runtime>(partition: Weak<Partition<D, R>>, runtime: R
         let Some(this) = partition.upgrade() else { return };
         this.ask_for_piece();
         drop(this);
-        arrived(&partition, &runtime).await;
+        let came = arrived(&partition, &runtime).await;
         let Some(this) = partition.upgrade() else { return };
         let over = this.stage_piece().is_break();
         let reached = this.fetching.borrow().as_ref().map_or(0, |fetch| fetch.number);
@@ -240,25 +240,31 @@ async fn fetch<D: Disk, R: Runtime>(partition: Weak<Partition<D, R>>, runtime: R
             this.engine.unstage(this.row().id);
             return;
         }
+        drop(this);
+        if came && attempts > 0 {
+            // The log did not take it: asking at once would not change that.
+            runtime.sleep(PIECE_PATIENCE).await;
+        }
     }
 }
 
-/// Waits for a piece, or until it is time to ask again.
-async fn arrived<D: Disk, R: Runtime>(partition: &Weak<Partition<D, R>>, runtime: &R) {
+/// Waits for a piece, or until it is time to ask again; returns whether one has come.
+async fn arrived<D: Disk, R: Runtime>(partition: &Weak<Partition<D, R>>, runtime: &R) -> bool {
     let mut sleep = pin!(runtime.sleep(PIECE_PATIENCE));
     poll_fn(|context| {
         if sleep.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
-        let Some(this) = partition.upgrade() else { return Poll::Ready(()) };
+        let Some(this) = partition.upgrade() else { return Poll::Ready(false) };
         let mut fetching = this.fetching.borrow_mut();
         match fetching.as_mut() {
             Some(fetch) if fetch.arrived.is_none() => {
                 fetch.waker = Some(context.waker().clone());
                 Poll::Pending
             }
-            Some(_) | None => Poll::Ready(()),
+            Some(_) => Poll::Ready(true),
+            None => Poll::Ready(false),
         }
     })
-    .await;
+    .await
 }
