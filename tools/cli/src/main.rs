@@ -21,6 +21,10 @@ mod user;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// Cores allocate and free by themselves: glibc's arenas cost more (decision 0005).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The DynamoDB architecture as software anyone can run.
 #[derive(Parser)]
 #[command(name = "evenkeel", version, max_term_width = 100)]

@@ -43,18 +43,22 @@ impl Generation {
         self.items.get(key)
     }
 
-    pub(super) fn insert(&mut self, key: Rc<[u8]>, image: Held) {
+    /// What was held of the key so far, if anything was.
+    pub(super) fn insert(&mut self, key: Rc<[u8]>, image: Held) -> Option<Held> {
         let without_image = held_bytes(&key, None);
         self.bytes += held_bytes(&key, image.as_deref());
-        if let Some(before) = self.items.insert(key, image) {
-            self.bytes -= without_image + before.map_or(0, |image| image.len() as u64);
+        let before = self.items.insert(key, image);
+        if let Some(before) = &before {
+            self.bytes -= without_image + before.as_ref().map_or(0, |image| image.len() as u64);
         }
+        before
     }
 
-    pub(super) fn remove(&mut self, key: &[u8]) {
-        if let Some(before) = self.items.remove(key) {
-            self.bytes -= held_bytes(key, before.as_deref());
-        }
+    /// What was held of the key, if anything was.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Held> {
+        let before = self.items.remove(key)?;
+        self.bytes -= held_bytes(key, before.as_deref());
+        Some(before)
     }
 
     pub(super) fn pop_first(&mut self) -> Option<(Rc<[u8]>, Held)> {

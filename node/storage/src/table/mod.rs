@@ -56,14 +56,14 @@ impl Table {
 
     /// Makes `image` what is held of `key`.
     pub(crate) fn change(&mut self, key: Rc<[u8]>, image: Held) {
-        let below = self.frozen.iter().rev().find_map(|generation| generation.get(&key));
-        let known = self.active.get(&key).or(below);
+        let keeps = image.is_some() || self.keeps_marks();
+        let before = match keeps {
+            true => self.active.insert(Rc::clone(&key), image.clone()),
+            false => self.active.remove(&key),
+        };
+        let below = || self.frozen.iter().rev().find_map(|generation| generation.get(&key));
+        let known = before.as_ref().or_else(below);
         let change = Counts::change(known, image.as_ref(), self.has_tree);
-        if image.is_none() && !self.keeps_marks() {
-            self.active.remove(&key);
-        } else {
-            self.active.insert(key, image);
-        }
         self.active.count(change);
         self.fold();
     }
@@ -138,11 +138,11 @@ impl Table {
         let bottom = self.frozen.len() == 1 && !self.has_tree;
         let Some(below) = self.frozen.last_mut().and_then(Rc::get_mut) else { return };
         for _ in 0..FOLDED_PER_CHANGE {
-            match self.active.pop_first() {
-                Some((key, None)) if bottom => below.remove(&key),
-                Some((key, image)) => below.insert(key, image),
-                None => break,
-            }
+            let Some((key, image)) = self.active.pop_first() else { break };
+            match image {
+                None if bottom => below.remove(&key),
+                image => below.insert(key, image),
+            };
         }
         if self.active.is_empty() {
             below.take_counts(&self.active);
