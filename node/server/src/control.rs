@@ -11,6 +11,7 @@
 //! Changes of tables, users and nodes are made one at a time, each within one reign. If the control plane is
 //! down, reads and writes go on.
 
+mod background;
 mod checks;
 mod members;
 mod registry;
@@ -25,6 +26,7 @@ use crate::peers::{CallError, Peers};
 use crate::placement;
 use crate::service::{CorePartition, CoreShard};
 use crate::tables::{Catalogue, Reign};
+use background::Chore;
 use checks::{check_tags, read_schema, table_name, throughput};
 use evenkeel_driver::{Core, GlommioRuntime};
 use evenkeel_model::catalogue::{PartitionRow, SequenceRow, TableRow, TableStatus};
@@ -35,7 +37,6 @@ use evenkeel_wire::message::{ArchivedCreateTable, ArchivedUpdateTable};
 use registry::address_of;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::rc::Rc;
 
 /// Why a table was not created, changed or deleted.
@@ -134,6 +135,10 @@ pub struct Control {
     closing: Cell<bool>,
     /// Pieces of work in the background.
     working: Cell<usize>,
+    /// Members that are not made yet are made.
+    completing: Chore,
+    /// Members of deleted tables are dropped.
+    sweeping: Chore,
 }
 
 /// The turn to change the catalogue.
@@ -153,6 +158,8 @@ impl Control {
             turn: tokio::sync::Mutex::new(()),
             closing: Cell::new(false),
             working: Cell::new(0),
+            completing: Chore::default(),
+            sweeping: Chore::default(),
         }
     }
 
@@ -329,30 +336,6 @@ impl Control {
         let last = self.catalogue.sequence().await?.last;
         self.catalogue.put_sequence(reign, SequenceRow { last: last + count as u64 }).await?;
         Ok(last + 1)
-    }
-
-    /// Does something again and again until it is done, this member does not lead any more, or the shard stops.
-    pub(crate) fn in_background<Work, Run>(self: &Rc<Self>, reign: Reign, what: String, work: Work)
-    where
-        Work: Fn(Rc<Control>) -> Run + 'static,
-        Run: Future<Output = Result<(), StepError>>,
-    {
-        let control = Rc::clone(self);
-        self.runtime.spawn(async move {
-            let _end = control.begin_work();
-            let mut reported = String::new();
-            while let Err(error) = work(Rc::clone(&control)).await {
-                if control.closing.get() || control.catalogue.reign().ok() != Some(reign) {
-                    return;
-                }
-                let text = error.to_string();
-                if text != reported {
-                    tracing::warn!(what, "waiting: {text}");
-                    reported = text;
-                }
-                control.parts.core.sleep(CONTROL_RETRY_PAUSE).await;
-            }
-        });
     }
 
     fn finish_in_background(self: &Rc<Self>, reign: Reign, table: TableRow, partitions: Vec<PartitionRow>) {

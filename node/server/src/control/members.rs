@@ -49,22 +49,24 @@ impl Control {
 
     /// Makes the members that could not be made when their tables were created.
     pub(super) fn complete_in_background(self: &Rc<Self>, reign: Reign) {
-        let what = "members that are not made yet".to_owned();
-        self.in_background(reign, what, move |control| async move {
-            let partitions = control.catalogue.partitions().await?;
-            for mut row in partitions.into_iter().filter(|row| !row.unmade.is_empty()) {
-                for replica in row.replicas.iter().filter(|replica| row.unmade.contains(&replica.member)) {
-                    control.make_member(&row, replica).await?;
-                }
-                row.unmade.clear();
-                let turn = control.turn().await?;
-                // A table that is being deleted meanwhile has its rows removed by whoever deletes it.
-                if control.catalogue.has_partition(row.id).await? && turn.reign == reign {
-                    control.catalogue.put_partition(reign, &row).await?;
-                }
+        let work = move |control: Rc<Control>| async move { control.complete(reign).await };
+        self.chore(reign, |control| &control.completing, "members that are not made yet", work);
+    }
+
+    async fn complete(&self, reign: Reign) -> Result<(), StepError> {
+        let partitions = self.catalogue.partitions().await?;
+        for mut row in partitions.into_iter().filter(|row| !row.unmade.is_empty()) {
+            for replica in row.replicas.iter().filter(|replica| row.unmade.contains(&replica.member)) {
+                self.make_member(&row, replica).await?;
             }
-            Ok(())
-        });
+            row.unmade.clear();
+            let turn = self.turn().await?;
+            // A table that is being deleted meanwhile has its rows removed by whoever deletes it.
+            if self.catalogue.has_partition(row.id).await? && turn.reign == reign {
+                self.catalogue.put_partition(reign, &row).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes one member of a partition's group.

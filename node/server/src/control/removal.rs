@@ -33,8 +33,8 @@ impl Control {
 
     /// Drops what is left of groups without a table, until nothing is.
     pub(super) fn sweep_in_background(self: &Rc<Self>, reign: Reign) {
-        let what = "members of deleted tables".to_owned();
-        self.in_background(reign, what, move |control| async move { control.sweep(reign).await });
+        let work = move |control: Rc<Control>| async move { control.sweep(reign).await };
+        self.chore(reign, |control| &control.sweeping, "members of deleted tables", work);
     }
 
     async fn sweep(&self, reign: Reign) -> Result<(), StepError> {
