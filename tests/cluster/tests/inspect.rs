@@ -1,10 +1,13 @@
-//! `evenkeel inspect`: says that the files of a killed cluster are whole, and finds a byte that is not.
+//! `evenkeel inspect`: says that the files of a killed cluster are whole, and finds a byte that is not. So does the
+//! scrub of a running node.
 
 use evenkeel_cluster_tests::{Dev, binary, data_directory};
+use hyper::StatusCode;
 use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 const TABLE: &str = "inspected";
 /// More than half of the memory for tables, so that trees are made.
@@ -12,6 +15,9 @@ const ITEMS: usize = 600;
 const ITEM_BYTES: usize = 40_000;
 /// Of both halves, for one shard.
 const MEMORY_MIB: &str = "32";
+const BLOCK_BYTES: usize = 4096;
+/// Far more than the scrub takes to read all of it once.
+const FOUND_WITHIN: Duration = Duration::from_secs(120);
 
 fn inspect(data: &Path, arguments: &[&str]) -> Output {
     let output =
@@ -25,6 +31,11 @@ fn as_json(output: &Output) -> Value {
     shards[0].clone()
 }
 
+/// What an item consists of, again and again; wherever one begins to read it, it is no other item's.
+fn word(number: usize) -> String {
+    format!("<{number:06}>")
+}
+
 /// Writes until a partition has a tree, then kills the cluster.
 async fn killed_cluster(data: &Path) {
     let arguments = ["--nodes", "1", "--memory-mib", MEMORY_MIB];
@@ -32,7 +43,7 @@ async fn killed_cluster(data: &Path) {
     let mut http = dev.http().await;
     http.create_table(TABLE, &[("k", "S")]).await;
     for number in 0..ITEMS {
-        let body = format!("{number:08}").repeat(ITEM_BYTES / 8);
+        let body = word(number).repeat(ITEM_BYTES / 8);
         let item = json!({ "k": { "S": format!("key {number}") }, "body": { "S": body } });
         http.call("PutItem", json!({ "TableName": TABLE, "Item": item })).await;
     }
@@ -112,6 +123,49 @@ async fn a_byte_that_is_wrong_is_found_wherever_it_matters() {
     assert_eq!(dev.http().await.count(TABLE).await, ITEMS as u64);
     assert_eq!(dev.stop().status.code(), Some(0));
     assert_eq!(inspect(data, &["--verify"]).status.code(), Some(0));
+    a_running_node_finds_it(data, &pages()).await;
+}
+
+/// The scrub of a running node tells of a leaf that is wrong; the items on it are refused, all others are read.
+async fn a_running_node_finds_it(data: &Path, pages: &Path) {
+    // The first items are in the tree for long. What they have been copied from is free, and nobody looks there.
+    let broken = 17;
+    let blocks = blocks_with(pages, &word(broken));
+    assert!(!blocks.is_empty(), "item {broken} is in no page");
+    let flipped: Vec<Flipped> =
+        blocks.iter().map(|&offset| Flipped::new(pages.to_owned(), offset + 99)).collect();
+    let dev = Dev::start(data);
+    let deadline = Instant::now() + FOUND_WITHIN;
+    while !dev.said().contains("damage on the disk: page of partition") {
+        assert!(Instant::now() < deadline, "nothing was told of a bad page: {}", dev.said());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let mut http = dev.http().await;
+    let mut refused = Vec::new();
+    for number in 0..ITEMS {
+        let key = json!({ "TableName": TABLE, "Key": { "k": { "S": format!("key {number}") } } });
+        let answer = http.try_call("GetItem", &key).await.expect("an answer");
+        if answer.status == StatusCode::OK {
+            assert!(answer.json()["Item"].is_object(), "{}", answer.text());
+            continue;
+        }
+        assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", answer.text());
+        refused.push(number);
+    }
+    assert_eq!(refused, [broken], "an item of this size has a leaf of its own");
+    assert_eq!(dev.stop().status.code(), Some(0));
+    drop(flipped);
+    assert_eq!(inspect(data, &["--verify"]).status.code(), Some(0));
+}
+
+/// Offsets of blocks that hold nothing but a word of eight bytes, again and again.
+fn blocks_with(pages: &Path, word: &str) -> Vec<u64> {
+    let bytes = std::fs::read(pages).expect("it is there");
+    let repeated = word.repeat(BLOCK_BYTES / word.len() + 1);
+    let turned: Vec<&[u8]> = (0..word.len()).map(|at| &repeated.as_bytes()[at..at + BLOCK_BYTES]).collect();
+    let blocks = bytes.chunks_exact(BLOCK_BYTES).enumerate();
+    let found = blocks.filter(|(_, block)| turned.contains(block));
+    found.map(|(number, _)| (number * BLOCK_BYTES) as u64).collect()
 }
 
 #[test]
