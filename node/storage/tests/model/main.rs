@@ -7,8 +7,11 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod facts;
 mod mutations;
 mod sightings;
+mod splits;
+mod weather;
 mod world;
 
 use evenkeel_storage::{Mistake, memory::seeds};
@@ -21,7 +24,8 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use world::{Weather, run};
+use weather::Weather;
+use world::run;
 
 const SEEDS: u64 = 1_000;
 const SEEDS_LONG: u64 = 100_000;

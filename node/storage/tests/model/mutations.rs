@@ -1,6 +1,6 @@
 //! The model is itself tested: with any one promise of the formats switched off it must fail, soon.
 
-use crate::{caught, world::Weather};
+use crate::{caught, weather::Weather};
 use evenkeel_storage::{
     Mistake,
     mistakes::{

@@ -4,13 +4,18 @@
 //! what the first `m` of them make, for some `m` that covers all that was acknowledged. `m` is looked
 //! for; what does not match any `m` is a loss, a hole or an invention.
 
-use crate::{common::*, sightings::Sightings};
+use crate::{
+    common::*,
+    facts::{Fact, Model, ModelPartition, learn, meta},
+    sightings::Sightings,
+    weather::{Weather, is_excused},
+};
 use evenkeel_model::{Generation, PartitionId, Slot};
 use evenkeel_storage::{
     CheckpointError, EngineConfig, FileId, Mistake, OpenError, Operation, PartitionError, ReadError,
     RecoveredPartition, Recovery, Refused, Runtime, TreeError,
-    memory::{Append, CERTAIN_PPM, Faults, MemoryDisk, Random, TestRuntime},
-    space::{PageError, SpaceError},
+    memory::{Append, MemoryDisk, Random, TestRuntime},
+    space::PageError,
 };
 use std::{
     cell::RefCell,
@@ -25,99 +30,9 @@ const STEPS: u64 = 500;
 const CRASHES: u64 = 5;
 /// Longer than an idle log takes to cover its last frame.
 const COVERED_WITHIN: Duration = Duration::from_millis(40);
-const PARTITIONS: [PartitionId; 3] = [PartitionId(0), PartitionId(4), PartitionId(9)];
-
-/// One record of the log.
-#[derive(Clone, Debug)]
-enum Fact {
-    Created(PartitionId, Generation),
-    Dropped(PartitionId),
-    Appended(PartitionId, Vec<(Vec<u8>, Option<Vec<u8>>)>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct ModelPartition {
-    generation: Generation,
-    last_slot: Slot,
-    items: BTreeMap<Vec<u8>, Vec<u8>>,
-}
-
-impl ModelPartition {
-    fn new(generation: Generation) -> Self {
-        ModelPartition { generation, last_slot: Slot(0), items: BTreeMap::new() }
-    }
-
-    fn change(&mut self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) {
-        self.last_slot = self.last_slot.next();
-        for (key, image) in changes {
-            match image {
-                Some(image) => drop(self.items.insert(key.clone(), image.clone())),
-                None => drop(self.items.remove(key)),
-            }
-        }
-    }
-}
-
-type Model = BTreeMap<PartitionId, ModelPartition>;
-
-fn learn(model: &mut Model, fact: &Fact) {
-    match fact {
-        Fact::Created(id, generation) => {
-            assert!(model.insert(*id, ModelPartition::new(*generation)).is_none());
-        }
-        Fact::Dropped(id) => assert!(model.remove(id).is_some()),
-        Fact::Appended(id, changes) => model.get_mut(id).expect("the partition exists").change(changes),
-    }
-}
-
-/// What goes wrong in a run beside crashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
-    /// Nothing: everything acknowledged is found, and nothing is reported.
-    Calm,
-    /// Reads, writes and flushes fail, and there is no space: the same, once the engine is opened again.
-    Errors,
-    /// Writes are lost or go elsewhere, and bits change, behind everybody's back: that is repaired or reported.
-    Damage,
-    /// Nothing but crashes, one soon after the other, over a log that is hardly written: what one start leaves the
-    /// next finds.
-    Storm,
-    /// The device says that it flushed, and did not. Only to see that the model notices.
-    Lies,
-}
-
-impl Weather {
-    /// The weather of a seed.
-    pub fn of(seed: u64) -> Weather {
-        match seed % 4 {
-            0 | 1 => Weather::Calm,
-            2 => Weather::Errors,
-            _ => Weather::Damage,
-        }
-    }
-
-    /// What the disk does while the engine is open.
-    fn faults(self, seed: u64) -> Faults {
-        let crashes = Faults::crashes_only(seed);
-        match self {
-            Weather::Calm | Weather::Storm => crashes,
-            Weather::Lies => Faults::default(),
-            Weather::Errors => Faults {
-                read_error_ppm: CERTAIN_PPM / 50,
-                write_error_ppm: CERTAIN_PPM / 300,
-                sync_error_ppm: CERTAIN_PPM / 200,
-                no_space_ppm: CERTAIN_PPM / 5,
-                ..crashes
-            },
-            Weather::Damage => Faults {
-                lost_write_ppm: CERTAIN_PPM / 200,
-                misdirected_write_ppm: CERTAIN_PPM / 200,
-                rot_ppm: CERTAIN_PPM / 50,
-                ..crashes
-            },
-        }
-    }
-}
+/// Those that are there now and then; two have room for what splits make.
+pub const PARTITIONS: [PartitionId; 5] =
+    [PartitionId(0), PartitionId(4), PartitionId(9), PartitionId(12), PartitionId(17)];
 
 /// Why a run ended before its last step.
 #[derive(Debug)]
@@ -128,36 +43,36 @@ pub enum End {
     Broken(String),
 }
 
-fn broken(error: impl std::fmt::Display) -> End {
+pub fn broken(error: impl std::fmt::Display) -> End {
     End::Broken(error.to_string())
 }
 
-struct World {
-    weather: Weather,
+pub struct World {
+    pub weather: Weather,
     mistakes: &'static [Mistake],
     seed: u64,
-    random: Random,
-    disk: MemoryDisk,
-    runtime: TestRuntime,
+    pub random: Random,
+    pub disk: MemoryDisk,
+    pub runtime: TestRuntime,
     engine: Option<TestEngine>,
     /// What the log held when it was opened.
     base: Model,
     /// Everything appended since, in order.
     facts: Vec<Fact>,
     /// What all of it makes.
-    newest: Model,
+    pub newest: Model,
     /// How many of `facts` are acknowledged.
     acknowledged: Rc<RefCell<usize>>,
-    applied: BTreeMap<PartitionId, Slot>,
+    pub applied: BTreeMap<PartitionId, Slot>,
     pins: Vec<(TestPinned, ModelPartition)>,
     /// Partitions that may have a tree.
-    checkpointed: BTreeSet<PartitionId>,
+    pub checkpointed: BTreeSet<PartitionId>,
     /// The log was full before its last frames were covered: damage to those is not noticed.
     is_uncovered: bool,
     /// Merges and flips that have ended well.
     merges: Rc<RefCell<(u64, u64)>>,
     generation: u32,
-    sightings: Sightings,
+    pub sightings: Sightings,
 }
 
 fn configured(random: &mut Random) -> EngineConfig {
@@ -225,7 +140,7 @@ impl World {
         }
     }
 
-    fn engine(&self) -> TestEngine {
+    pub fn engine(&self) -> TestEngine {
         self.engine.clone().expect("the engine is open")
     }
 
@@ -285,7 +200,7 @@ impl World {
     }
 
     /// Takes note of a record in the log, and of its acknowledgement when that comes.
-    fn learned<E: std::fmt::Debug>(
+    pub fn learned<E: std::fmt::Debug>(
         &mut self,
         fact: Fact,
         durable: impl Future<Output = Result<(), E>> + 'static,
@@ -346,8 +261,7 @@ impl World {
         let engine = self.engine();
         match present {
             None => {
-                self.generation += 1;
-                let generation = Generation(self.generation);
+                let generation = self.next_generation();
                 let future = engine.create_partition(id, generation, &meta(id, generation));
                 if let Some(future) = not_refused(future) {
                     self.applied.insert(id, Slot(0));
@@ -363,6 +277,12 @@ impl World {
         }
     }
 
+    /// No partition had this one before.
+    pub fn next_generation(&mut self) -> Generation {
+        self.generation += 1;
+        Generation(self.generation)
+    }
+
     /// What a partition holds, in its present life, once `slot` is applied.
     fn at_slot(&self, id: PartitionId, slot: Slot) -> ModelPartition {
         let generation = self.newest[&id].generation;
@@ -371,6 +291,11 @@ impl World {
             match (fact, &mut partition) {
                 (Fact::Created(of, started), _) if *of == id && *started == generation => {
                     partition = Some(ModelPartition::new(generation));
+                }
+                (Fact::Split(_, children), _) => {
+                    let made =
+                        children.iter().find(|(of, child)| *of == id && child.generation == generation);
+                    partition = made.map(|(_, child)| child.clone()).or(partition);
                 }
                 (Fact::Appended(of, changes), Some(partition)) if *of == id && partition.last_slot < slot => {
                     partition.change(changes);
@@ -465,7 +390,7 @@ impl World {
     }
 
     /// Whether nothing can be written any more before the engine is opened again.
-    fn is_stopped(&self) -> bool {
+    pub fn is_stopped(&self) -> bool {
         let engine = self.engine();
         engine.log_failure().is_some() || engine.pages().failed().is_some()
     }
@@ -477,7 +402,7 @@ impl World {
         }
     }
 
-    fn crash(&mut self) -> Result<(), End> {
+    pub fn crash(&mut self) -> Result<(), End> {
         self.before_the_end();
         let manner = self.random.below(5);
         let mut random = self.random.clone();
@@ -587,10 +512,11 @@ impl World {
         if self.is_stopped() && self.random.once_in(8) {
             return self.crash();
         }
-        let id = PARTITIONS[self.random.below(3) as usize];
         if self.weather == Weather::Storm {
+            let id = PARTITIONS[self.random.below(3) as usize];
             return self.step_in_storm(id);
         }
+        let id = PARTITIONS[self.random.below(PARTITIONS.len() as u64) as usize];
         match self.random.below(48) {
             0 => (0..self.random.below(60)).for_each(|_| self.append(id)),
             1..=17 => self.append(id),
@@ -603,6 +529,7 @@ impl World {
             38 => self.crash()?,
             39 => self.checkpoint(id),
             40 => self.flip(),
+            45 if self.random.once_in(2) => self.split(id)?,
             46 => self.checkpoint(id),
             47 => self.flip(),
             41..=44 => drop(self.disk.complete_oldest()),
@@ -642,20 +569,6 @@ impl World {
     }
 }
 
-/// Whether a checkpoint or a flip may fail like this.
-fn is_excused(weather: Weather, error: &CheckpointError) -> bool {
-    match error {
-        CheckpointError::Tree(TreeError::Page(PageError::Corrupt { .. })) => weather == Weather::Damage,
-        CheckpointError::Tree(
-            TreeError::Page(PageError::Disk(_)) | TreeError::Space(SpaceError::Failed(_)),
-        )
-        | CheckpointError::Space(SpaceError::Failed(_) | SpaceError::Full { .. })
-        | CheckpointError::Tree(TreeError::Space(SpaceError::Full { .. }))
-        | CheckpointError::Log(_) => weather == Weather::Errors,
-        _ => false,
-    }
-}
-
 /// Everything an engine recovered.
 fn found(
     runtime: &TestRuntime,
@@ -674,10 +587,6 @@ fn found(
         Ok((id, ModelPartition { generation, last_slot, items }))
     };
     recovery.partitions.iter().map(each).collect()
-}
-
-fn meta(id: PartitionId, generation: Generation) -> Vec<u8> {
-    format!("partition {id} generation {generation}").into_bytes()
 }
 
 /// The future of a record in the log, unless it was refused at once.

@@ -1,0 +1,103 @@
+//! Splits, in the middle of everything else: done, or cut by a crash, which leaves the parent or both children.
+
+use crate::{
+    common::Appends,
+    facts::{Fact, ModelPartition, meta},
+    weather::is_excused,
+    world::{End, PARTITIONS, World, broken},
+};
+use evenkeel_model::PartitionId;
+use evenkeel_storage::{CheckpointError, Child, Runtime, SplitError};
+
+impl World {
+    /// Applies and merges all that a partition has, makes that durable and splits it, if it is there and ids are
+    /// free.
+    pub fn split(&mut self, parent: PartitionId) -> Result<(), End> {
+        let free = PARTITIONS.into_iter().filter(|id| !self.newest.contains_key(id));
+        let &[left, right] = &free.take(2).collect::<Vec<_>>()[..] else { return Ok(()) };
+        let Some(known) = self.newest.get(&parent).cloned() else { return Ok(()) };
+        if self.is_stopped() || !self.settle(parent)? {
+            return Ok(());
+        }
+        let key = format!("k{}", self.random.below(40)).into_bytes();
+        let [one, other] = known.split(&key, [self.next_generation(), self.next_generation()]);
+        let children = [(left, one), (right, other)];
+        let splitting = self.splitting(parent, key, &children);
+        self.checkpointed.extend([left, right]);
+        let fact = Fact::Split(parent, children.clone());
+        if self.random.once_in(3) {
+            self.runtime.spawn(async move { drop(splitting.await) });
+            return self.cut_split(fact);
+        }
+        match self.runtime.block_on(&self.disk, splitting) {
+            Ok(()) => {
+                self.sightings.splits += 1;
+                self.applied.remove(&parent);
+                self.applied.extend(children.map(|(id, child)| (id, child.last_slot)));
+                self.learned(fact, std::future::ready(Ok::<(), SplitError>(())));
+                Ok(())
+            }
+            Err(SplitError::NotDurable { reason, .. }) if is_excused(self.weather, &reason) => {
+                self.cut_split(fact)
+            }
+            Err(SplitError::Refused(_)) => Ok(()),
+            Err(SplitError::Checkpoint(error)) if self.may_fail(&error) => Ok(()),
+            Err(error) => Err(broken(error)),
+        }
+    }
+
+    fn splitting(
+        &self,
+        parent: PartitionId,
+        key: Vec<u8>,
+        children: &[(PartitionId, ModelPartition); 2],
+    ) -> impl Future<Output = Result<(), SplitError>> + 'static {
+        let engine = self.engine();
+        let known =
+            children.each_ref().map(|(id, child)| (*id, child.generation, meta(*id, child.generation)));
+        async move {
+            let children = known.each_ref().map(|(id, generation, meta)| Child {
+                id: *id,
+                generation: *generation,
+                meta,
+                state: meta,
+            });
+            engine.split(parent, &key, children).await
+        }
+    }
+
+    /// A crash, some way into a split.
+    fn cut_split(&mut self, fact: Fact) -> Result<(), End> {
+        self.sightings.splits_cut += 1;
+        for _ in 0..self.random.below(24) {
+            self.runtime.run_ready();
+            self.disk.complete_oldest();
+        }
+        self.learned(fact, std::future::pending::<Result<(), SplitError>>());
+        self.crash()
+    }
+
+    /// Leaves nothing to apply and to merge; yields whether it could be done.
+    fn settle(&mut self, id: PartitionId) -> Result<bool, End> {
+        let last = self.newest[&id].last_slot;
+        self.engine().apply_to(id, last);
+        self.applied.insert(id, last);
+        let (engine, state) = (self.engine(), meta(id, self.newest[&id].generation));
+        self.checkpointed.insert(id);
+        let settling = async {
+            engine.checkpoint(id, &state).await?;
+            engine.flip().await
+        };
+        match self.runtime.block_on(&self.disk, settling) {
+            Ok(()) => Ok(true),
+            Err(error) if self.may_fail(&error) => Ok(false),
+            Err(error) => Err(broken(error)),
+        }
+    }
+
+    /// Whether a merge may fail like this: for the weather, or because another is under way.
+    fn may_fail(&self, error: &CheckpointError) -> bool {
+        let is_busy = matches!(error, CheckpointError::UnderWay { .. } | CheckpointError::Pinned(_));
+        is_busy || is_excused(self.weather, error)
+    }
+}
