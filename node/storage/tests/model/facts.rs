@@ -3,13 +3,14 @@
 use evenkeel_model::{Generation, PartitionId, Slot};
 use std::collections::BTreeMap;
 
-/// What has come to be: a record of the log, or a split that a flip has made durable.
+/// What has come to be: a record of the log, or what a flip has made durable.
 #[derive(Clone, Debug)]
 pub enum Fact {
     Created(PartitionId, Generation),
     Dropped(PartitionId),
     Appended(PartitionId, Vec<(Vec<u8>, Option<Vec<u8>>)>),
-    Split(PartitionId, [(PartitionId, ModelPartition); 2]),
+    /// Partitions have come whole, in the place of one or of none.
+    Made(Option<PartitionId>, Vec<(PartitionId, ModelPartition)>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,10 +56,12 @@ pub fn learn(model: &mut Model, fact: &Fact) {
             assert!(model.insert(*id, ModelPartition::new(*generation)).is_none());
         }
         Fact::Dropped(id) => assert!(model.remove(id).is_some()),
-        Fact::Split(parent, children) => {
-            assert!(model.remove(parent).is_some());
-            for (id, child) in children {
-                assert!(model.insert(*id, child.clone()).is_none());
+        Fact::Made(replaced, made) => {
+            if let Some(replaced) = replaced {
+                assert!(model.remove(replaced).is_some());
+            }
+            for (id, partition) in made {
+                assert!(model.insert(*id, partition.clone()).is_none());
             }
         }
         Fact::Appended(id, changes) => model.get_mut(id).expect("the partition exists").change(changes),

@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod facts;
+mod loads;
 mod mutations;
 mod sightings;
 mod splits;

@@ -24,10 +24,11 @@ impl World {
         let children = [(left, one), (right, other)];
         let splitting = self.splitting(parent, key, &children);
         self.checkpointed.extend([left, right]);
-        let fact = Fact::Split(parent, children.clone());
+        let fact = Fact::Made(Some(parent), children.to_vec());
         if self.random.once_in(3) {
             self.runtime.spawn(async move { drop(splitting.await) });
-            return self.cut_split(fact);
+            self.sightings.splits_cut += 1;
+            return self.cut(fact);
         }
         match self.runtime.block_on(&self.disk, splitting) {
             Ok(()) => {
@@ -37,9 +38,7 @@ impl World {
                 self.learned(fact, std::future::ready(Ok::<(), SplitError>(())));
                 Ok(())
             }
-            Err(SplitError::NotDurable { reason, .. }) if is_excused(self.weather, &reason) => {
-                self.cut_split(fact)
-            }
+            Err(SplitError::NotDurable { reason, .. }) if is_excused(self.weather, &reason) => self.cut(fact),
             Err(SplitError::Refused(_)) => Ok(()),
             Err(SplitError::Checkpoint(error)) if self.may_fail(&error) => Ok(()),
             Err(error) => Err(broken(error)),
@@ -66,9 +65,8 @@ impl World {
         }
     }
 
-    /// A crash, some way into a split.
-    fn cut_split(&mut self, fact: Fact) -> Result<(), End> {
-        self.sightings.splits_cut += 1;
+    /// A crash, some way into what would make something durable by a flip.
+    pub fn cut(&mut self, fact: Fact) -> Result<(), End> {
         for _ in 0..self.random.below(24) {
             self.runtime.run_ready();
             self.disk.complete_oldest();
@@ -96,7 +94,7 @@ impl World {
     }
 
     /// Whether a merge may fail like this: for the weather, or because another is under way.
-    fn may_fail(&self, error: &CheckpointError) -> bool {
+    pub fn may_fail(&self, error: &CheckpointError) -> bool {
         let is_busy = matches!(error, CheckpointError::UnderWay { .. } | CheckpointError::Pinned(_));
         is_busy || is_excused(self.weather, error)
     }

@@ -58,11 +58,11 @@ pub struct World {
     /// What the log held when it was opened.
     base: Model,
     /// Everything appended since, in order.
-    facts: Vec<Fact>,
+    pub facts: Vec<Fact>,
     /// What all of it makes.
     pub newest: Model,
     /// How many of `facts` are acknowledged.
-    acknowledged: Rc<RefCell<usize>>,
+    pub acknowledged: Rc<RefCell<usize>>,
     pub applied: BTreeMap<PartitionId, Slot>,
     pins: Vec<(TestPinned, ModelPartition)>,
     /// Partitions that may have a tree.
@@ -292,10 +292,9 @@ impl World {
                 (Fact::Created(of, started), _) if *of == id && *started == generation => {
                     partition = Some(ModelPartition::new(generation));
                 }
-                (Fact::Split(_, children), _) => {
-                    let made =
-                        children.iter().find(|(of, child)| *of == id && child.generation == generation);
-                    partition = made.map(|(_, child)| child.clone()).or(partition);
+                (Fact::Made(_, made), _) => {
+                    let this = made.iter().find(|(of, made)| *of == id && made.generation == generation);
+                    partition = this.map(|(_, made)| made.clone()).or(partition);
                 }
                 (Fact::Appended(of, changes), Some(partition)) if *of == id && partition.last_slot < slot => {
                     partition.change(changes);
@@ -517,7 +516,7 @@ impl World {
             return self.step_in_storm(id);
         }
         let id = PARTITIONS[self.random.below(PARTITIONS.len() as u64) as usize];
-        match self.random.below(48) {
+        match self.random.below(49) {
             0 => (0..self.random.below(60)).for_each(|_| self.append(id)),
             1..=17 => self.append(id),
             18..=19 => self.create_or_drop(id),
@@ -530,6 +529,8 @@ impl World {
             39 => self.checkpoint(id),
             40 => self.flip(),
             45 if self.random.once_in(2) => self.split(id)?,
+            45 if self.random.once_in(2) => self.load(id)?,
+            45 => {}
             46 => self.checkpoint(id),
             47 => self.flip(),
             41..=44 => drop(self.disk.complete_oldest()),
