@@ -317,7 +317,10 @@ impl Tormentor {
     fn end_one(&mut self, index: usize) -> Result<(), ChaosError> {
         let Active { fault, mut mark, stutters, .. } = self.active.swap_remove(index);
         let at = fault.machine;
-        fault.cuts.iter().try_for_each(|&(from, to)| network::heal(from, to))?;
+        // Two faults may cut the same way: it is open again once both are over.
+        let is_cut = |cut| self.active.iter().any(|active| active.fault.cuts.contains(cut));
+        let over = fault.cuts.iter().filter(|cut| !is_cut(cut));
+        over.copied().try_for_each(|(from, to)| network::heal(from, to))?;
         match fault.kind {
             Kind::Kill => self.machines.start_node(at)?,
             Kind::KillAll => (0..MACHINES).try_for_each(|at| self.machines.start_node(at))?,
