@@ -15,8 +15,8 @@ use crate::place::{Membership, Place};
 use crate::sessions::{RequestToken, Sessions, TokenNote};
 use evenkeel_model::{Generation, PartitionId, Slot, Timestamp};
 use evenkeel_paxos::{
-    Action, Anchor, Configuration, Entry as Vote, EntryKind, Facts, Grant, Input, MemberId, Message, Output,
-    Record, Replica, Settings, Standing, Time, Token,
+    Action, Anchor, Configuration, Entry as Vote, EntryKind, Facts, Grant, Input, MemberId, MemberKind,
+    Message, Output, Record, Replica, Settings, Standing, Time, Token,
 };
 use evenkeel_storage::{Disk, Durable, Entry, Operation, Position, Refused, Runtime, WalFailed};
 use std::cell::RefCell;
@@ -42,8 +42,12 @@ pub(crate) struct Group {
     pub sessions: Sessions,
     /// Writes with a token that are not applied yet.
     pub pending_tokens: HashMap<(u128, u64), Slot>,
-    /// A snapshot whose pieces are all staged.
-    pub install: Option<SnapshotEnd>,
+    /// Content is being put in its place: until that is durable consensus hears of nothing.
+    paused: bool,
+    /// What has become durable meanwhile.
+    deferred: Option<Token>,
+    /// What came with the content that consensus is being told of.
+    installed: Option<SnapshotEnd>,
     /// The last wake-up asked of the hub.
     alarm: Option<Time>,
     announcements: u8,
@@ -141,7 +145,9 @@ impl Group {
             places,
             sessions,
             pending_tokens: HashMap::new(),
-            install: None,
+            paused: false,
+            deferred: None,
+            installed: None,
             alarm: None,
             announcements: 0,
         }
@@ -160,6 +166,23 @@ impl Group {
         (self.loads, self.incoming) = (VecDeque::new(), Vec::new());
         self.held.shrink_to_fit();
         self.pending_tokens.shrink_to_fit();
+    }
+
+    /// Whether it takes nothing in: what others say is said again.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// From now on consensus hears of nothing.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Consensus is about to hear that content was installed; yields what it has not heard of yet.
+    pub fn resume(&mut self, end: SnapshotEnd) -> Option<Token> {
+        self.paused = false;
+        self.installed = Some(end);
+        self.deferred.take()
     }
 
     pub fn leads(&self) -> bool {
@@ -221,6 +244,9 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     pub(crate) fn tell(&self, input: Input<'_>) {
         let mut group = self.group.borrow_mut();
         let group = &mut *group;
+        if group.paused {
+            return;
+        }
         let now = self.now(&group.replica);
         let facts = self.surroundings(&group.places);
         group.replica.step(now, input, &facts, &mut group.out);
@@ -361,17 +387,20 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         base: Anchor,
         configuration: &Configuration,
     ) -> Result<Durable, Refused> {
-        let SnapshotEnd { timestamp, state } = match group.install.take() {
-            Some(end) => end,
-            // A log replica has nothing to install.
+        let (durable, SnapshotEnd { timestamp, state }) = match group.installed.take() {
+            // A flip has written it down.
+            Some(end) => (self.engine.nothing_to_write(), end),
             None => {
+                let kind = group.replica.member().kind;
+                assert!(kind == MemberKind::Log, "only a log without content begins anew without any");
                 let mut to = crate::bytes::Writer::default();
                 group.places.membership(configuration).write(&mut to);
                 Sessions::default().write(&mut to);
-                SnapshotEnd { timestamp: Timestamp(0), state: Rc::from(to.bytes) }
+                let (timestamp, state) = (Timestamp(0), Rc::from(to.bytes));
+                let durable = self.engine.begin(self.row().id, position(base), timestamp, &state)?;
+                (durable, SnapshotEnd { timestamp, state })
             }
         };
-        let durable = self.engine.begin(self.row().id, position(base), timestamp, &state)?;
         if let Some((membership, sessions)) = read_state(&state) {
             group.places.learn_all(&self.hub, &membership);
             group.sessions = sessions;
@@ -453,6 +482,10 @@ impl<D: Disk, R: Runtime> Writes for Partition<D, R> {
     fn persisted(&self, token: Token) {
         let mut group = self.group.borrow_mut();
         let group = &mut *group;
+        if group.paused {
+            group.deferred = Some(token);
+            return;
+        }
         group.durable = group.durable.max(token);
         let now = self.now(&group.replica);
         let facts = self.surroundings(&group.places);

@@ -12,6 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
+/// Copies that a core makes at the same time: each has about a megabyte of pieces and pages in memory.
+const COPIES_MAX: usize = 16;
+
 /// How a core takes part in its groups.
 #[derive(Clone)]
 pub struct CoreConfig {
@@ -75,6 +78,8 @@ pub(crate) struct Hub<R> {
     support_due: Cell<Time>,
     /// Of the bytes kept for copies, what no group has taken.
     copy_tail_left: Cell<u64>,
+    /// Copies under way.
+    copies: Cell<usize>,
     /// When the task that keeps time will look next, and how to have it look earlier.
     planned: Cell<Time>,
     keeper: RefCell<Option<Waker>>,
@@ -90,6 +95,17 @@ pub(crate) struct TailShare<R> {
 impl<R> Drop for TailShare<R> {
     fn drop(&mut self) {
         self.hub.copy_tail_left.set(self.hub.copy_tail_left.get() + self.bytes);
+    }
+}
+
+/// One of the copies that a core makes at the same time, until this is dropped.
+pub(crate) struct CopyShare<R> {
+    hub: Rc<Hub<R>>,
+}
+
+impl<R> Drop for CopyShare<R> {
+    fn drop(&mut self) {
+        self.hub.copies.set(self.hub.copies.get() - 1);
     }
 }
 
@@ -110,6 +126,7 @@ impl<R: Runtime> Hub<R> {
             votes_from,
             supports: RefCell::new(Supports::new(config.support.clone(), life, 0, votes_from)),
             copy_tail_left: Cell::new(config.copy_tail_bytes_max),
+            copies: Cell::new(0),
             runtime,
             config,
             cores: RefCell::default(),
@@ -127,6 +144,15 @@ impl<R: Runtime> Hub<R> {
         let bytes = self.copy_tail_left.get() / 2;
         self.copy_tail_left.set(self.copy_tail_left.get() - bytes);
         TailShare { hub: self.clone(), bytes }
+    }
+
+    /// One more copy, unless there are too many.
+    pub fn begin_copy(self: &Rc<Self>) -> Option<CopyShare<R>> {
+        let copies = self.copies.get() + 1;
+        (copies <= COPIES_MAX).then(|| {
+            self.copies.set(copies);
+            CopyShare { hub: self.clone() }
+        })
     }
 
     pub fn now(&self) -> Time {

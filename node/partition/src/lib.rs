@@ -19,6 +19,7 @@
 //! from the `Runtime`, messages leave by an [`Outbox`].
 
 mod bytes;
+mod copy;
 mod error;
 mod group;
 mod hub;

@@ -8,6 +8,7 @@ mod write;
 pub use read::{Counts, Page, RangeRequest};
 pub use write::{Change, Outcome, Terms, Written};
 
+use crate::copy::Fetch;
 use crate::error::{Redirect, Stopped, WriteError};
 use crate::group::Group;
 use crate::hub::Hub;
@@ -15,7 +16,7 @@ use crate::journal::Journal;
 use crate::latch::Latches;
 use crate::mistakes;
 use crate::place::Seat;
-use crate::snapshot::{Fetch, Pins};
+use crate::snapshot::Pins;
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{Ballot, HybridClock, Slot, Timestamp};
 use evenkeel_paxos::{self as paxos, Facts, Input, Member, MemberId, MemberKind, Standing};

@@ -1,30 +1,19 @@
 //! Handing a partition's content to a member that is too far behind.
 //!
-//! Whoever lacks it asks for piece after piece and repeats what is not answered; whoever has it pins its
-//! state for a while and answers. Pieces go into the log as they come. The last one brings members and
-//! outcomes, and then consensus is told: its record behind the pieces makes them the content, so a crash
-//! in between leaves everything as it was.
+//! Whoever lacks it asks for piece after piece (`copy.rs`); whoever has it pins its state for a while, keeps what is
+//! written behind it, and answers.
 
-use crate::group::read_state;
 use crate::hub::TailShare;
 use crate::message::{Body, Piece, SnapshotEnd};
 use crate::mistakes;
 use crate::partition::Partition;
 use evenkeel_model::Slot;
-use evenkeel_paxos::{Anchor, Input, MemberId, MemberKind};
+use evenkeel_paxos::{Anchor, MemberId, MemberKind};
 use evenkeel_storage::{Disk, Operation, Pinned, Runtime};
 use std::cell::RefCell;
-use std::future::{Future, poll_fn};
-use std::ops::ControlFlow;
-use std::pin::pin;
 use std::rc::{Rc, Weak};
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
-/// How long a piece is waited for before it is asked for again.
-const PIECE_PATIENCE: Duration = Duration::from_millis(300);
-/// How often a piece is asked for before the copy is given up; consensus will ask again.
-const PIECE_ATTEMPTS: u32 = 10;
 /// How long a state stays pinned, and what was written since is kept, for a member that asks for neither.
 const PIN_KEPT_NS: u64 = 5_000_000_000;
 /// How often that is looked at.
@@ -50,37 +39,7 @@ pub(crate) struct Pin<D: Disk, R: Runtime> {
     is_sent: bool,
 }
 
-/// A copy under way.
-pub(crate) struct Fetch {
-    from: MemberId,
-    base: Option<Anchor>,
-    number: u64,
-    after: Option<Rc<[u8]>>,
-    arrived: Option<Piece>,
-    waker: Option<Waker>,
-}
-
 impl<D: Disk, R: Runtime> Partition<D, R> {
-    /// Begins to copy the content from a member, unless a copy is under way.
-    pub(crate) fn fetch_snapshot(&self, from: MemberId) {
-        let mut fetching = self.fetching.borrow_mut();
-        if fetching.is_some() {
-            return;
-        }
-        *fetching = Some(Fetch { from, base: None, number: 0, after: None, arrived: None, waker: None });
-        let (this, runtime) = (Rc::downgrade(&self.this()), self.hub.runtime.clone());
-        self.hub.runtime.spawn(fetch(this, runtime));
-    }
-
-    /// Asks for the next piece; nothing is left to ask for once the copy is over.
-    fn ask_for_piece(&self) {
-        let fetching = self.fetching.borrow();
-        let Some(Fetch { from, base, number, after, .. }) = fetching.as_ref() else { return };
-        let base = base.map(|base| base.slot);
-        let body = Body::PieceWanted { base, number: *number, after: after.clone() };
-        self.send_body(&self.group.borrow(), *from, body);
-    }
-
     /// Answers with a piece of the content.
     pub(crate) fn send_piece(&self, to: MemberId, base: Option<Slot>, number: u64, after: Option<&[u8]>) {
         let now_ns = self.hub.runtime.now_ns();
@@ -151,56 +110,6 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         let more: u64 = pins.iter().map(|pin| pin.tail.bytes).sum();
         self.engine.keep(self.row().id, self.hub.config.tail_bytes_max + more);
     }
-
-    /// Takes a piece in, if it is the one that is waited for.
-    pub(crate) fn take_piece(&self, from: MemberId, piece: Piece) {
-        let mut fetching = self.fetching.borrow_mut();
-        let Some(fetch) = fetching.as_mut() else { return };
-        let same = fetch.base.is_none_or(|base| base == piece.base);
-        if fetch.from == from && same && fetch.number == piece.number && fetch.arrived.is_none() {
-            fetch.arrived = Some(piece);
-            if let Some(waker) = fetch.waker.take() {
-                waker.wake();
-            }
-        }
-    }
-
-    /// Puts the piece that arrived into the log.
-    fn stage_piece(&self) -> ControlFlow<()> {
-        let mut fetching = self.fetching.borrow_mut();
-        let Some(fetch) = fetching.as_mut() else { return ControlFlow::Break(()) };
-        let Some(piece) = fetch.arrived.take() else { return ControlFlow::Continue(()) };
-        if piece.base.slot <= self.applied() || self.halted.get() {
-            return ControlFlow::Break(());
-        }
-        let after = piece.items.last().map(|item| match item {
-            Operation::Put { key, .. } | Operation::Delete { key } => key.clone(),
-        });
-        if self.engine.stage(self.row().id, piece.base.slot, piece.number, piece.items).is_err() {
-            // The log is busy or full: the same piece is asked for again.
-            return ControlFlow::Continue(());
-        }
-        fetch.base = Some(piece.base);
-        fetch.number += 1;
-        fetch.after = after;
-        let Some(end) = piece.last else { return ControlFlow::Continue(()) };
-        drop(fetching);
-        self.install(piece.base, end);
-        ControlFlow::Break(())
-    }
-
-    /// All pieces are in the log; consensus writes behind them that they are the content.
-    fn install(&self, base: Anchor, end: SnapshotEnd) {
-        let Some((membership, _)) = read_state(&end.state) else { return };
-        let configuration = membership.configuration;
-        {
-            let mut group = self.group.borrow_mut();
-            group.places.learn_all(&self.hub, &membership);
-            group.install = Some(end);
-        }
-        self.tell(Input::Installed { base, configuration });
-        self.group.borrow_mut().install = None;
-    }
 }
 
 /// Lets go of a state once nobody asks for it any more.
@@ -220,51 +129,4 @@ async fn unpin_in_time<D: Disk, R: Runtime>(
             return;
         }
     }
-}
-
-/// Copies the content, piece by piece.
-async fn fetch<D: Disk, R: Runtime>(partition: Weak<Partition<D, R>>, runtime: R) {
-    let (mut number, mut attempts) = (0, 0);
-    loop {
-        let Some(this) = partition.upgrade() else { return };
-        this.ask_for_piece();
-        drop(this);
-        let came = arrived(&partition, &runtime).await;
-        let Some(this) = partition.upgrade() else { return };
-        let over = this.stage_piece().is_break();
-        let reached = this.fetching.borrow().as_ref().map_or(0, |fetch| fetch.number);
-        attempts = if reached > number { 0 } else { attempts + 1 };
-        number = reached;
-        if over || attempts >= PIECE_ATTEMPTS {
-            *this.fetching.borrow_mut() = None;
-            this.engine.unstage(this.row().id);
-            return;
-        }
-        drop(this);
-        if came && attempts > 0 {
-            // The log did not take it: asking at once would not change that.
-            runtime.sleep(PIECE_PATIENCE).await;
-        }
-    }
-}
-
-/// Waits for a piece, or until it is time to ask again; returns whether one has come.
-async fn arrived<D: Disk, R: Runtime>(partition: &Weak<Partition<D, R>>, runtime: &R) -> bool {
-    let mut sleep = pin!(runtime.sleep(PIECE_PATIENCE));
-    poll_fn(|context| {
-        if sleep.as_mut().poll(context).is_ready() {
-            return Poll::Ready(false);
-        }
-        let Some(this) = partition.upgrade() else { return Poll::Ready(false) };
-        let mut fetching = this.fetching.borrow_mut();
-        match fetching.as_mut() {
-            Some(fetch) if fetch.arrived.is_none() => {
-                fetch.waker = Some(context.waker().clone());
-                Poll::Pending
-            }
-            Some(_) => Poll::Ready(true),
-            None => Poll::Ready(false),
-        }
-    })
-    .await
 }

@@ -9,6 +9,7 @@
 
 mod checkpoint;
 pub mod inspect;
+mod install;
 mod load;
 mod logging;
 mod open;
@@ -18,7 +19,8 @@ mod split;
 mod types;
 
 pub use checkpoint::{CheckpointError, MergeCounts};
-pub use load::{LoadError, NewPartition};
+pub use install::{Installed, Prepared};
+pub use load::{Content, LoadError, NewPartition};
 pub use reading::Pinned;
 pub use scrub::{ScrubCounts, ScrubFault};
 pub use split::{Child, SplitError};

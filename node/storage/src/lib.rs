@@ -28,9 +28,9 @@ pub mod wal;
 
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
-    CheckpointError, Child, Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, KeyAndImage,
-    LoadError, MergeCounts, NewPartition, Newest, Operation, Page, PageSettings, Pinned, Position,
-    RangeQuery, RecoveredPartition, Recovery, ScrubCounts, ScrubFault, SplitError,
+    CheckpointError, Child, Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, Installed,
+    KeyAndImage, LoadError, MergeCounts, NewPartition, Newest, Operation, Page, PageSettings, Pinned,
+    Position, Prepared, RangeQuery, RecoveredPartition, Recovery, ScrubCounts, ScrubFault, SplitError,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, Shared, TooManyFrozen, WalFailed};
 pub use runtime::{Mistake, Runtime};

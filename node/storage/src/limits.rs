@@ -2,6 +2,7 @@
 
 use crate::{disk::BLOCK_BYTES, wal};
 use evenkeel_model::limits::{ENCODED_KEY_BYTES_MAX, STORED_ITEM_BYTES_MAX};
+use std::time::Duration;
 
 /// Memory of one ordinary frame: what one device write carries at most, except for a single record
 /// that is larger.
@@ -36,6 +37,8 @@ pub const CATALOGUE_PIECE_BLOCKS_MAX: u32 = 256;
 pub const KEPT_PART: u64 = 8;
 /// How long no merge of a partition is begun after one that met a page which cannot be read.
 pub const STUCK_AGAIN_NS: u64 = 10 * 1_000_000_000;
+/// How often it is looked whether a merge is over that an install waits for.
+pub const MERGE_LOOKED_AFTER: Duration = Duration::from_millis(5);
 /// A scrub begins its rounds at most this often.
 pub const SCRUB_ROUND_NS: u64 = 3600 * 1_000_000_000;
 /// About how long a scrub keeps pages that merges give up.

@@ -25,8 +25,8 @@ pub const ONE_PAIR: Mistake = Mistake("the superblock is written as one pair");
 /// A page is taken for what its parent says it is.
 pub const PAGE_UNCHECKED: Mistake = Mistake("the checksum in the parent is not compared");
 
-/// What was staged of a snapshot when the process ended is part of the content after the start.
-pub const PIECES_KEPT: Mistake = Mistake("a start keeps the pieces of a snapshot that was not taken in");
+/// An owner hears that content has taken a partition's place before a flip has made that durable.
+pub const INSTALLED_UNFLIPPED: Mistake = Mistake("content is installed before a flip is durable");
 
 /// A tail that a crash has cut is taken for damage.
 pub const CUT_TAKEN_FOR_DAMAGE: Mistake = Mistake("a torn tail is taken for damage");

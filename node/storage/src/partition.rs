@@ -9,7 +9,7 @@
 
 use crate::{
     engine::{Counts, Entry, Newest, Operation, Position, RecoveredPartition},
-    space::{CataloguedPartition, RootReference},
+    space::{CataloguedPartition, LogPosition, RootReference},
     table::{Table, held_bytes},
     wal::{
         record::{RecordHeader, RecordKind, RecordView, payload_bytes, stored_checksum},
@@ -68,16 +68,12 @@ pub(crate) struct Partition {
     pub(crate) sealed_by: Option<PartitionId>,
     /// A merge has met a page that cannot be read: no other is begun before this time.
     pub(crate) stuck_until_ns: u64,
-    /// Pieces of a snapshot that is being taken in: the next one's number, and their items.
-    staged: Option<(u64, Vec<Operation>)>,
     /// What recovery found for the owner to take.
     found: Recovering,
     /// The segment of the record that created it, needed until a flip has written it down.
     pub(crate) created_in: Option<u32>,
     /// Which segments its records are in, oldest first, each with the last slot of entries there.
     segments: VecDeque<(u32, Slot)>,
-    /// The segment of the first staged piece.
-    staged_in: Option<u32>,
     /// While the log is read: it has come to what the checkpoint does not hold.
     is_past_checkpoint: bool,
 }
@@ -144,11 +140,9 @@ impl Partition {
             stuck_until_ns: 0,
             is_catalogued: false,
             sealed_by: None,
-            staged: None,
             found: Recovering::default(),
             created_in: created_at.map(|at| at.segment),
             segments: VecDeque::new(),
-            staged_in: None,
             is_past_checkpoint: true,
         }
     }
@@ -219,13 +213,24 @@ impl Partition {
     /// The oldest segment that is still needed once all applied entries are in the tree; `current` is the
     /// one that the next record will be in, at the earliest.
     pub(crate) fn needed_behind_applied(&self, current: u32) -> u32 {
-        let pending = self.pending().next().map_or(current, |(_, _, at)| at.segment);
-        pending.min(self.needed_behind_all(current))
+        self.pending().next().map_or(current, |(_, _, at)| at.segment.min(current))
     }
 
-    /// The same if what is not applied is written once more.
-    pub(crate) fn needed_behind_all(&self, current: u32) -> u32 {
-        self.staged_in.map_or(current, |staged| staged.min(current))
+    /// What a flip writes down of it with a tree of what is applied, but for that tree and what its owner knows;
+    /// `current` as above.
+    pub(crate) fn row(&self, id: PartitionId, current: u32) -> CataloguedPartition {
+        CataloguedPartition {
+            id,
+            generation: self.generation,
+            meta: self.meta().into(),
+            state: None,
+            applied: self.applied.slot,
+            promised: self.promised(),
+            timestamp: self.last_timestamp,
+            checksum: self.applied.checksum,
+            log: LogPosition { segment: self.needed_behind_applied(current), frame: self.useful_frame() },
+            root: None,
+        }
     }
 
     /// The entries that are not applied, with their checksums and places.
@@ -421,21 +426,15 @@ impl Partition {
         }
     }
 
-    /// Takes a piece of a snapshot; number 0 begins a new one. A piece out of order spoils what is staged.
-    pub(crate) fn stage(&mut self, segment: u32, number: u64, items: Vec<Operation>) {
-        match &mut self.staged {
-            _ if number == 0 => (self.staged, self.staged_in) = (Some((1, items)), Some(segment)),
-            Some((next, staged)) if *next == number => {
-                *next += 1;
-                staged.extend(items);
-            }
-            _ => (self.staged, self.staged_in) = (None, None),
-        }
-    }
-
-    /// Begins anew behind a chosen entry: the content is what was staged, and of the log only what
-    /// continues that entry stays.
-    pub(crate) fn begin(&mut self, base: Position, timestamp: Timestamp, frame: u64) {
+    /// Begins anew behind a chosen entry: the content is that tree, and of the log only what continues that
+    /// entry stays. No record before `frame` is of any other use.
+    pub(crate) fn begin(
+        &mut self,
+        base: Position,
+        timestamp: Timestamp,
+        frame: u64,
+        tree: Option<RootReference>,
+    ) {
         let continues = self.position(base.slot) == Some(base);
         // What continues an entry stands behind that entry's own record.
         self.applied_frame = match self.held(base.slot).filter(|_| continues) {
@@ -452,11 +451,11 @@ impl Partition {
         }
         (self.applied, self.tail_after, self.kept_bytes) = (base, base, 0);
         self.last_timestamp = self.last_timestamp.max(timestamp);
-        (self.table, self.tree) = (Table::default(), None);
+        (self.table, self.tree) = (Table::default(), tree);
+        if tree.is_some() {
+            self.table.put_over_tree();
+        }
         self.content += 1;
-        let (_, items) = self.staged.take().unwrap_or_default();
-        self.staged_in = None;
-        items.into_iter().for_each(|operation| self.change(operation));
         self.charge_again();
     }
 
@@ -499,18 +498,6 @@ impl Partition {
         let is_empty = self.applied.slot == Slot(0);
         let checkpoint = self.checkpoint.as_ref().map(|checkpoint| checkpoint.log.frame);
         self.is_past_checkpoint |= is_empty && checkpoint == Some(at.frame);
-        self.unstage();
-    }
-
-    /// A snapshot that the log took in before the checkpoint: its pieces are of no use.
-    pub(crate) fn unstage(&mut self) {
-        (self.staged, self.staged_in) = (None, None);
-    }
-
-    /// What was staged becomes part of the content, though no record says that it is; a mistake.
-    pub(crate) fn keep_pieces(&mut self) {
-        let (_, items) = self.staged.take().unwrap_or_default();
-        items.into_iter().for_each(|operation| self.change(operation));
     }
 
     /// Everything up to `slot` is accepted under `ballot`. Ballots never rise from one slot to the next: the
@@ -547,14 +534,13 @@ impl Partition {
 
     /// The log begins anew, with what its owner wrote down for that.
     pub(crate) fn replay_begin(&mut self, header: &RecordHeader, checksum: u128, state: &[u8], frame: u64) {
-        self.begin(Position { slot: header.slot, checksum }, header.timestamp, frame);
+        self.begin(Position { slot: header.slot, checksum }, header.timestamp, frame, None);
         self.found = Recovering { begun: Some(state.to_vec()), ..Recovering::default() };
     }
 
     /// What the log says of it.
     pub(crate) fn recovered(&mut self, id: PartitionId) -> RecoveredPartition {
         let found = std::mem::take(&mut self.found);
-        (self.staged, self.staged_in) = (None, None);
         let pending = self.tail.iter().filter(|held| held.entry.slot > self.applied.slot);
         RecoveredPartition {
             id,

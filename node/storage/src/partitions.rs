@@ -28,8 +28,8 @@ pub(crate) struct Partitions {
     pending_bytes: u64,
     bytes_max: u64,
     notes_ns: u64,
-    /// Partitions whose creation is no longer in the log: their end must follow.
-    orphans: HashMap<PartitionId, Generation>,
+    /// Partitions that the log does not have all of: their end must follow.
+    orphans: HashMap<PartitionId, Orphan>,
     /// Dropped, and still in the catalogue.
     pub(crate) gone: Vec<Gone>,
     pub(crate) entries_replayed: u64,
@@ -46,6 +46,17 @@ pub(crate) struct Gone {
     pub(crate) segments: Vec<u32>,
     /// A batch that waits for a flip has given its pages up.
     pub(crate) is_released: bool,
+}
+
+/// What of a partition is missing. Its creation may be in a segment that has gone; and content may have been put in its
+/// place that the log knows nothing of: without that, what was written behind does not follow from what is before.
+#[derive(Debug)]
+pub(crate) struct Orphan {
+    pub(crate) id: PartitionId,
+    /// The first record that does not follow.
+    pub(crate) at: RecordPlace,
+    pub(crate) expected: String,
+    pub(crate) found: String,
 }
 
 impl Partitions {
@@ -178,6 +189,24 @@ impl Partitions {
         self.insert(id, partition);
     }
 
+    /// Content takes the place of a partition's own, for the next flip to write down: what was begun for it before is
+    /// of no use. Yields its life from now on.
+    pub(crate) fn renew(&mut self, id: PartitionId, change: impl FnOnce(&mut Partition)) -> u64 {
+        self.lives += 1;
+        let life = self.lives;
+        self.counted(id, |partition| {
+            (partition.life, partition.is_merging) = (life, true);
+            (partition.is_catalogued, partition.sealed_by) = (false, Some(id));
+            change(partition);
+        });
+        life
+    }
+
+    /// Whether a flip is yet to write a partition of this life down.
+    pub(crate) fn is_sealed(&self, id: PartitionId, life: u64) -> bool {
+        self.get(id).is_some_and(|partition| partition.life == life && partition.sealed_by.is_some())
+    }
+
     /// Whether a split of this partition is not durable yet.
     pub(crate) fn is_being_split(&self, id: PartitionId) -> bool {
         self.map.values().any(|partition| partition.sealed_by == Some(id))
@@ -236,18 +265,10 @@ impl Partitions {
         Some(result)
     }
 
-    /// Makes what was staged of snapshots part of the contents; a mistake.
-    pub(crate) fn keep_pieces(&mut self) {
-        let ids: Vec<PartitionId> = self.map.keys().copied().collect();
-        for id in ids {
-            self.counted(id, Partition::keep_pieces);
-        }
-    }
-
-    /// What recovery found, by rising id, unless the log lacks the creation of a partition it holds.
-    pub(crate) fn recovered(&mut self) -> Result<Vec<RecoveredPartition>, PartitionId> {
-        if let Some(&id) = self.orphans.keys().min() {
-            return Err(id);
+    /// What recovery found, by rising id, unless the log lacks something of a partition that has not ended.
+    pub(crate) fn recovered(&mut self) -> Result<Vec<RecoveredPartition>, &Orphan> {
+        if !self.orphans.is_empty() {
+            return Err(self.orphans.values().min_by_key(|orphan| orphan.id).expect("there is one"));
         }
         let mut list: Vec<_> = self.map.iter_mut().map(|(&id, partition)| partition.recovered(id)).collect();
         list.sort_by_key(|partition| partition.id);
@@ -279,7 +300,7 @@ impl Partitions {
         self.orphans.remove(&id);
         match self.map.get_mut(&id) {
             // It has come back since, in the same generation.
-            Some(present) if present.is_younger_than(at) => present.unstage(),
+            Some(present) if present.is_younger_than(at) => {}
             Some(present) if present.generation == generation => drop(self.remove(id, at)),
             _ => {}
         }
@@ -300,7 +321,12 @@ impl Partitions {
         let RecordHeader { partition: id, generation, .. } = record.header;
         let notes_ns = self.notes_ns;
         let Some(present) = self.map.get(&id).map(|partition| partition.generation) else {
-            self.orphans.insert(id, generation);
+            self.orphans.entry(id).or_insert_with(|| Orphan {
+                id,
+                at,
+                expected: format!("the creation of partition {id}, or its end"),
+                found: "only records about it".to_owned(),
+            });
             return Ok(());
         };
         if generation < present && self.is_of_the_past(id, generation) {
@@ -312,8 +338,16 @@ impl Partitions {
                 found: format!("generation {generation}"),
             });
         }
-        self.counted(id, |partition| replay(partition, at, record, notes_ns))
-            .expect("it is there, by the lines above")
+        let replayed = self.counted(id, |partition| replay(partition, at, record, notes_ns));
+        let is_catalogued = self.get(id).is_some_and(|partition| partition.checkpoint.is_some());
+        match replayed.expect("it is there, by the lines above") {
+            Err(ReplayFault::Corrupt { expected, found }) if !is_catalogued => {
+                self.remove(id, at);
+                self.orphans.insert(id, Orphan { id, at, expected, found });
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 
@@ -333,9 +367,7 @@ impl Replay for Partitions {
                 self.entries_replayed += 1;
                 self.replay_logged(at, record)
             }
-            RecordKind::Promise | RecordKind::Accepted | RecordKind::Piece | RecordKind::Begin => {
-                self.replay_logged(at, record)
-            }
+            RecordKind::Promise | RecordKind::Accepted | RecordKind::Begin => self.replay_logged(at, record),
         }
     }
 }
@@ -347,17 +379,8 @@ fn replay(
     notes_ns: u64,
 ) -> Result<(), ReplayFault> {
     let header = &record.header;
-    if header.kind == RecordKind::Piece {
-        let (items, _) = read_payload(record.payload)?;
-        partition.note_segment(at.segment, Slot(0));
-        partition.stage(at.segment, header.ballot.round, items);
-        return Ok(());
-    }
     if !partition.passes_checkpoint(at, record) {
         partition.note_promise(header.ballot);
-        if header.kind == RecordKind::Begin {
-            partition.unstage();
-        }
         return Ok(());
     }
     let of_a_slot = matches!(header.kind, RecordKind::Entry | RecordKind::Begin);
@@ -383,7 +406,7 @@ fn replay(
             }
             partition.replay_begin(header, record.checksum, record.payload, at.frame);
         }
-        RecordKind::Piece | RecordKind::Created | RecordKind::Dropped | RecordKind::Split => {}
+        RecordKind::Created | RecordKind::Dropped | RecordKind::Split => {}
     }
     Ok(())
 }

@@ -468,16 +468,15 @@ fn no_checkpoint_is_due_that_could_let_nothing_go() {
     runtime.block_on(&disk, engine.create_partition(P1, G1, b"m")).unwrap();
     runtime.block_on(&disk, engine.checkpoint(P1, &[])).unwrap();
     runtime.block_on(&disk, engine.flip()).unwrap();
-    let item = || Operation::Put { key: Rc::from(&b"k"[..]), image: Rc::from(vec![1; 3000]) };
-    let mut number = 0;
-    while let Ok(durable) = engine.stage(P1, Slot(9), number, vec![item()]) {
+    let mut slot = 1;
+    while let Ok(durable) = engine.append_next(P1, put(slot, "k", &[1; 3000])) {
         runtime.block_on(&disk, durable).unwrap();
-        number += 1;
+        slot += 1;
     }
-    assert!(number > 16, "the log is more than half full of {number} pieces");
-    assert!(!is_due(&engine), "the pieces hold all of it");
-    engine.unstage(P1);
-    assert!(is_due(&engine), "they do no more");
+    assert!(slot > 16, "the log is more than half full of {slot} entries");
+    assert!(!is_due(&engine), "none of them is applied, and they are too many to be written once more");
+    engine.apply_to(P1, Slot(slot - 1));
+    assert!(is_due(&engine), "a tree can hold them");
 }
 
 /// A partition that goes and comes back in the same generation, as a member does that is swapped out and in.

@@ -5,9 +5,9 @@
 mod common;
 
 use common::*;
-use evenkeel_model::{Ballot, Slot};
+use evenkeel_model::{Ballot, Slot, Timestamp};
 use evenkeel_storage::{
-    Entry, Operation, Position, RecoveredPartition,
+    CheckpointError, Entry, Position, Prepared, RecoveredPartition, Refused,
     memory::{MemoryDisk, Random, TestRuntime, seeds},
 };
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
@@ -112,29 +112,42 @@ fn notes_come_back_for_a_while_and_the_last_lasting_one_for_ever() {
     assert_eq!(found.pending[0].0.note, b"note 5");
 }
 
+/// Content of these keys, in pages, with what its owner will know.
+fn prepared(
+    runtime: &TestRuntime,
+    disk: &MemoryDisk,
+    engine: &TestEngine,
+    keys: &[&str],
+) -> Prepared<MemoryDisk, TestRuntime> {
+    let mut items = keys.iter().map(|key| (Rc::from(key.as_bytes()), Rc::from(*b"s")));
+    runtime.block_on(disk, async {
+        let content = engine.load_content(P1, async || items.next()).await.unwrap();
+        engine.prepare(P1, content, b"state").await.unwrap()
+    })
+}
+
 #[test]
 fn a_snapshot_is_there_as_a_whole_or_not_at_all() {
-    let piece = |keys: &[&str]| -> Vec<Operation> {
-        let put = |key: &&str| Operation::Put { key: Rc::from(key.as_bytes()), image: Rc::from(*b"s") };
-        keys.iter().map(put).collect()
-    };
-    for steps in 0..=4 {
+    for steps in 0..=3 {
         let (runtime, disk, engine) = started();
         accept(&engine, accepted(1, 0, put(1, "k1", b"old")));
         accept(&engine, accepted(1, 1, put(2, "k2", b"old")));
         engine.apply_to(P1, Slot(1));
         let base = Position { slot: Slot(9), checksum: 99 };
-        let stage = |number, keys| drop(engine.stage(P1, base.slot, number, piece(keys)).unwrap());
-        (steps >= 1).then(|| stage(0, &["given up"]));
-        (steps >= 2).then(|| stage(0, &["a", "b"]));
-        (steps >= 3).then(|| stage(1, &["c"]));
-        if steps == 4 {
-            drop(engine.begin(P1, base, evenkeel_model::Timestamp(7), b"state").unwrap());
+        if steps >= 1 {
+            drop(prepared(&runtime, &disk, &engine, &["given up"]));
+        }
+        let ready = (steps >= 2).then(|| prepared(&runtime, &disk, &engine, &["a", "b", "c"]));
+        let installed = ready.filter(|_| steps == 3).map(|ready| ready.install(base, Timestamp(7)).unwrap());
+        if let Some(installed) = installed {
             assert_eq!(keys(&runtime, &disk, &engine), ["a=s", "b=s", "c=s"]);
+            let refused = engine.promise(P1, ballot(3)).err();
+            assert_eq!(refused, Some(Refused::Busy), "before it is durable nothing is written behind it");
+            runtime.block_on(&disk, installed.until_durable()).unwrap();
             accept(&engine, accepted(2, 9, put(10, "d", b"t")));
         }
         let (runtime, disk, engine, found) = restarted(&runtime, &disk, engine);
-        if steps < 4 {
+        if steps < 3 {
             assert_eq!((found.applied.slot, found.last_slot, found.begun), (Slot(1), Slot(2), None));
             assert_eq!(keys(&runtime, &disk, &engine), ["k1=old"], "after {steps} steps");
             continue;
@@ -148,18 +161,73 @@ fn a_snapshot_is_there_as_a_whole_or_not_at_all() {
 
 #[test]
 fn what_continues_a_snapshot_stays_and_what_contradicts_it_goes() {
-    for (same, last) in [(true, 4), (false, 2)] {
+    for (has_content, same, last) in [(true, true, 4), (true, false, 2), (false, true, 4), (false, false, 2)]
+    {
         let (runtime, disk, engine) = started();
         for slot in 1..=4 {
             accept(&engine, accepted(1, 0, put(slot, "k", b"v")));
         }
         let mut base = engine.position(P1, Slot(2)).unwrap();
         base.checksum ^= u128::from(!same);
-        drop(engine.begin(P1, base, evenkeel_model::Timestamp(7), b"").unwrap());
+        if has_content {
+            let installed = prepared(&runtime, &disk, &engine, &["s"]).install(base, Timestamp(7)).unwrap();
+            runtime.block_on(&disk, installed.until_durable()).unwrap();
+        } else {
+            drop(engine.begin(P1, base, Timestamp(7), b"state").unwrap());
+        }
         assert_eq!((engine.end(P1).slot, engine.position(P1, Slot(2))), (Slot(last), Some(base)));
-        let (.., found) = restarted(&runtime, &disk, engine);
+        let (runtime, disk, engine, found) = restarted(&runtime, &disk, engine);
         assert_eq!((found.last_slot, found.applied), (Slot(last), base));
+        assert_eq!(found.begun.as_deref(), Some(&b"state"[..]));
+        engine.apply_to(P1, Slot(last));
+        let mut expected = vec!["k=v"; usize::from(same)];
+        expected.extend(has_content.then_some("s=s"));
+        assert_eq!(keys(&runtime, &disk, &engine), expected);
     }
+}
+
+#[test]
+fn an_install_waits_for_a_merge_and_lets_none_begin_before_its_owner_knows() {
+    let (runtime, disk, engine) = started();
+    accept(&engine, accepted(1, 0, put(1, "k1", b"old")));
+    engine.apply_to(P1, Slot(1));
+    let merge = engine.checkpoint(P1, b"old");
+    let mut items = [(Rc::from(*b"a"), Rc::from(*b"s"))].into_iter();
+    let content = runtime.block_on(&disk, engine.load_content(P1, async || items.next())).unwrap();
+    let mut preparing = Box::pin(engine.prepare(P1, content, b"state"));
+    let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(preparing.as_mut().poll(context).is_pending());
+    runtime.block_on(&disk, merge).unwrap();
+    let ready = runtime.block_on(&disk, preparing).unwrap();
+    let base = Position { slot: Slot(9), checksum: 99 };
+    let installed = ready.install(base, Timestamp(7)).unwrap();
+    // A flip that began before writes down what was there before.
+    runtime.block_on(&disk, installed.until_durable()).unwrap();
+    let refused = runtime.block_on(&disk, engine.checkpoint(P1, b"old"));
+    assert_eq!(refused, Err(CheckpointError::UnderWay { id: P1 }));
+    drop(installed);
+    runtime.block_on(&disk, engine.checkpoint(P1, b"new")).unwrap();
+    let (.., found) = restarted(&runtime, &disk, engine);
+    assert_eq!((found.applied, found.begun.as_deref()), (base, Some(&b"state"[..])));
+}
+
+#[test]
+fn a_flip_that_began_before_an_install_does_not_make_it_durable() {
+    let (runtime, disk, engine) = started();
+    accept(&engine, accepted(1, 0, put(1, "k1", b"old")));
+    engine.apply_to(P1, Slot(1));
+    runtime.block_on(&disk, engine.checkpoint(P1, b"old")).unwrap();
+    let ready = prepared(&runtime, &disk, &engine, &["a"]);
+    let flip = engine.flip();
+    let mut flip = Box::pin(flip);
+    let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(flip.as_mut().poll(context).is_pending());
+    runtime.run_ready();
+    let installed = ready.install(Position { slot: Slot(9), checksum: 99 }, Timestamp(7)).unwrap();
+    runtime.block_on(&disk, flip).unwrap();
+    assert_eq!(engine.promise(P1, ballot(3)).err(), Some(Refused::Busy), "that flip was of before");
+    runtime.block_on(&disk, installed.until_durable()).unwrap();
+    assert!(engine.promise(P1, ballot(3)).is_ok());
 }
 
 #[test]
@@ -304,19 +372,18 @@ fn a_partition_that_comes_back_in_its_generation_has_nothing_of_its_former_life(
 }
 
 #[test]
-fn what_the_former_life_staged_is_no_part_of_a_snapshot_without_pieces() {
+fn what_was_written_behind_installed_content_goes_with_its_partition() {
     let (runtime, disk, engine) = started();
+    // Keeps the log from its beginning on.
     runtime.block_on(&disk, engine.create_partition(P2, G1, b"other")).unwrap();
-    let stale = Operation::Put { key: Rc::from(*b"stale"), image: Rc::from(*b"v") };
-    drop(engine.stage(P1, Slot(9), 0, vec![stale]).unwrap());
-    // Neither the end nor the beginning stands in a frame of its own.
-    drop(engine.drop_partition(P1, G1));
-    drop(engine.create_partition(P1, G1, b"meta"));
-    runtime.block_on(&disk, engine.checkpoint(P1, b"")).unwrap();
-    runtime.block_on(&disk, engine.flip()).unwrap();
+    accept(&engine, accepted(1, 0, put(1, "k1", b"old")));
     let base = Position { slot: Slot(9), checksum: 99 };
-    drop(engine.begin(P1, base, evenkeel_model::Timestamp(9), b"state").unwrap());
-    let (runtime, disk, engine, found) = restarted(&runtime, &disk, engine);
-    assert_eq!((found.last_slot, found.begun.as_deref()), (Slot(9), Some(&b"state"[..])));
-    assert_eq!(keys(&runtime, &disk, &engine), [""; 0]);
+    let installed = prepared(&runtime, &disk, &engine, &["a"]).install(base, Timestamp(7)).unwrap();
+    runtime.block_on(&disk, installed.until_durable()).unwrap();
+    drop(installed);
+    accept(&engine, accepted(2, 9, put(10, "d", b"t")));
+    runtime.block_on(&disk, engine.drop_partition(P1, G1)).unwrap();
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    let (.., found) = restarted(&runtime, &disk, engine);
+    assert_eq!(found.id, P2, "its end explains the hole in its log");
 }

@@ -34,7 +34,7 @@ pub static TABLE: [Row; 18] = [
     row(17, partition::CONDITION_ON_APPLIED, 0),
     row(17, partition::LATCH_NOT_HELD, 1),
     row(16, partition::UNCHOSEN_REVEALED, 6),
-    row(18, storage::PIECES_KEPT, 29),
+    row(18, storage::INSTALLED_UNFLIPPED, 2),
     row(19, storage::DURABLE_MARK_IGNORED, 13),
     row(19, storage::CUT_TAKEN_FOR_DAMAGE, 17),
     row(21, storage::PAGE_UNCHECKED, 7),

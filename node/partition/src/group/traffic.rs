@@ -104,7 +104,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
     pub(crate) fn receive(&self, place: Place, from: MemberId, to: MemberId, body: Body) {
         {
             let mut group = self.group.borrow_mut();
-            if to != group.replica.member().id || self.halted.get() {
+            if to != group.replica.member().id || self.halted.get() || group.is_paused() {
                 return;
             }
             group.places.learn(&self.hub, from, place);

@@ -20,7 +20,6 @@ use evenkeel_storage::{Engine, EngineConfig, Limits, Mistake, PageSettings, Runt
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -342,12 +341,7 @@ impl World {
             let items = page.items.iter().map(|(key, image)| (key.to_vec(), image.to_vec())).collect();
             (page.applied.0, items)
         };
-        // Nothing in it waits.
-        let mut read = pin!(read);
-        match read.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
-            Poll::Ready(found) => found,
-            Poll::Pending => panic!("an eventual read does not wait"),
-        }
+        self.run(Duration::from_secs(5), read).expect("an eventual read waits for nobody")
     }
 
     /// What a member says of itself.

@@ -23,8 +23,8 @@ use crate::{
     partitions::Gone,
     runtime::Runtime,
     space::{
-        Batch, CataloguedPartition, Detached, Finished, LogPosition, PageKind, RootReference, SpaceError,
-        StateReference, detach,
+        Batch, CataloguedPartition, Detached, Finished, PageKind, RootReference, SpaceError, StateReference,
+        detach,
     },
     table,
     tree::{self, Place, TreeError},
@@ -107,15 +107,15 @@ impl<D: Disk, R: Runtime> Default for Upkeep<D, R> {
 
 /// What the log need not hold of a partition any more.
 #[derive(Clone, Copy)]
-struct Trim {
-    id: PartitionId,
-    life: u64,
+pub(super) struct Trim {
+    pub(super) id: PartitionId,
+    pub(super) life: u64,
     /// The oldest segment that is still needed.
-    segment: u32,
+    pub(super) segment: u32,
     /// Once this frame is durable.
-    moved_frame: u64,
+    pub(super) moved_frame: u64,
     /// Bytes of the entries that it stands in for.
-    logged_bytes: u64,
+    pub(super) logged_bytes: u64,
 }
 
 /// A merge under way: what it began with.
@@ -194,7 +194,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             let holds = |partition: &Partition| {
                 let oldest = partition.oldest_segment().filter(|oldest| *oldest <= middle)?;
                 let needed = match can_move(partition) {
-                    true => partition.needed_behind_all(current),
+                    true => current,
                     false => partition.needed_behind_applied(current),
                 };
                 (needed > oldest).then_some(oldest)
@@ -264,19 +264,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let table = partition.table.pin(partition.applied.slot)?;
         partition.is_merging = true;
         let moved_frame = move_pending(&mut log, id, partition);
-        let segment = partition.needed_behind_applied(log.ring.current());
-        let checkpoint = CataloguedPartition {
-            id,
-            generation: partition.generation,
-            meta: partition.meta().into(),
-            state: None,
-            applied: partition.applied.slot,
-            promised: partition.promised(),
-            timestamp: partition.last_timestamp,
-            checksum: partition.applied.checksum,
-            log: LogPosition { segment, frame: partition.useful_frame() },
-            root: None,
-        };
+        let checkpoint = partition.row(id, log.ring.current());
         Ok(Merging {
             id,
             life: partition.life,
@@ -329,7 +317,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
         let upkeep = &self.inner.upkeep;
         let segment = checkpoint.log.segment;
-        upkeep.trims.borrow_mut().push(Trim { id, life, segment, moved_frame, logged_bytes });
+        upkeep.add_trim(Trim { id, life, segment, moved_frame, logged_bytes });
         upkeep.add_finished(finished);
         partitions.counted(id, |partition| {
             partition.table.merged(table);
@@ -350,13 +338,23 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// Nothing was done, and it may be called again; but after [`SpaceError::Failed`] and a failure of the log
     /// to no avail.
     pub async fn flip(&self) -> Result<(), CheckpointError> {
+        self.flip_unless(|| false).await
+    }
+
+    /// The same, unless those under way have done what is wanted: many who wait for one flip make no more of them.
+    pub(super) async fn flip_unless(&self, is_done: impl Fn() -> bool) -> Result<(), CheckpointError> {
         let upkeep = &self.inner.upkeep;
-        loop {
+        while !is_done() {
             let before = upkeep.flipping.borrow().clone();
-            let Some(before) = before else { break };
+            let Some(before) = before else { return self.begin_flip().await };
             // How it went concerns its caller.
             let _ = before.done().await;
         }
+        Ok(())
+    }
+
+    async fn begin_flip(&self) -> Result<(), CheckpointError> {
+        let upkeep = &self.inner.upkeep;
         let engine = self.clone();
         let flipping = detach(&self.inner.runtime, async move {
             let flipped = engine.flip_now().await;
@@ -454,6 +452,11 @@ impl Merging {
 }
 
 impl<D: Disk, R: Runtime> Upkeep<D, R> {
+    /// The log may let go of records once a flip is durable.
+    pub(super) fn add_trim(&self, trim: Trim) {
+        self.trims.borrow_mut().push(trim);
+    }
+
     /// A batch waits for a flip.
     pub(super) fn add_finished(&self, finished: Finished<D, R>) {
         self.finished.borrow_mut().push(finished);
@@ -467,10 +470,10 @@ impl<D: Disk, R: Runtime> Upkeep<D, R> {
 }
 
 /// Marks a partition as not being merged any more, however the merge ends.
-struct UnderWay<D: Disk, R: Runtime> {
-    engine: Engine<D, R>,
-    id: PartitionId,
-    life: u64,
+pub(super) struct UnderWay<D: Disk, R: Runtime> {
+    pub(super) engine: Engine<D, R>,
+    pub(super) id: PartitionId,
+    pub(super) life: u64,
 }
 
 impl<D: Disk, R: Runtime> UnderWay<D, R> {

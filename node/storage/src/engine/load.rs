@@ -1,14 +1,15 @@
-//! Bulk load: a partition whose content comes in key order, straight into pages.
+//! Bulk load: content that comes in key order, straight into pages.
 //!
-//! Neither log nor tables see the items. The flip at the end makes the partition, with all of it or not at all;
-//! before that nobody can see it, and a crash leaves free blocks.
+//! Neither log nor tables see the items. Content becomes that of a new partition ([`Engine::load`]) or takes the
+//! place of another one's ([`Prepared::install`](super::Prepared::install)), each by a flip: with all of it or not at all.
+//! Before that nobody can see it, and a crash leaves free blocks.
 
 use super::{Engine, KeyAndImage, Position, checkpoint::CheckpointError, checkpoint::write_state};
 use crate::{
     disk::Disk,
     pace::Pace,
     runtime::Runtime,
-    space::{CataloguedPartition, LogPosition},
+    space::{Batch, CataloguedPartition, LogPosition, RootReference},
     tree::{self, LoadFault, Place},
 };
 use evenkeel_model::{Ballot, Generation, PartitionId, Timestamp};
@@ -31,6 +32,12 @@ pub struct NewPartition<'a> {
     pub timestamp: Timestamp,
     /// The greatest ballot promised.
     pub promised: Ballot,
+}
+
+/// Items in a tree that is nobody's yet. Dropping it gives its pages back.
+pub struct Content<D: Disk, R: Runtime> {
+    pub(super) batch: Batch<D, R>,
+    pub(super) root: Option<RootReference>,
 }
 
 /// A partition was not loaded. Unless a variant says otherwise nothing of it is there.
@@ -74,14 +81,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     ) -> Result<(), LoadError> {
         let NewPartition { id, generation, meta, state, base, timestamp, promised } = partition;
         self.check_absent(id)?;
-        let mut batch = self.inner.pages.batch();
-        let place = Place { partition: id, limits: self.inner.limits };
-        let engine = self.clone();
-        let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
-        let root = tree::load(&mut batch, place, &pace, next).await.map_err(|fault| match fault {
-            LoadFault::OutOfOrder(key) => LoadError::OutOfOrder { key },
-            LoadFault::Space(error) => CheckpointError::from(error).into(),
-        })?;
+        let Content { mut batch, root } = self.load_content(id, next).await?;
         let state = write_state(&mut batch, state).await.map_err(CheckpointError::from)?;
         let finished = batch.finish().await.map_err(CheckpointError::from)?;
         self.check_absent(id)?;
@@ -105,6 +105,26 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         self.inner.partitions.borrow_mut().insert_sealed(row, id);
         self.inner.upkeep.add_finished(finished);
         self.flip().await.map_err(|reason| LoadError::NotDurable { id, reason })
+    }
+
+    /// Writes the items that `next` yields, whose keys rise, for a partition. It pauses as merges do.
+    ///
+    /// # Errors
+    /// A key out of order, or the page file takes nothing.
+    pub async fn load_content(
+        &self,
+        id: PartitionId,
+        next: impl AsyncFnMut() -> Option<KeyAndImage>,
+    ) -> Result<Content<D, R>, LoadError> {
+        let mut batch = self.inner.pages.batch();
+        let place = Place { partition: id, limits: self.inner.limits };
+        let engine = self.clone();
+        let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
+        let root = tree::load(&mut batch, place, &pace, next).await.map_err(|fault| match fault {
+            LoadFault::OutOfOrder(key) => LoadError::OutOfOrder { key },
+            LoadFault::Space(error) => CheckpointError::from(error).into(),
+        })?;
+        Ok(Content { batch, root })
     }
 
     fn check_absent(&self, id: PartitionId) -> Result<(), LoadError> {

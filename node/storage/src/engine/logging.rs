@@ -4,7 +4,7 @@
 //! is promised about it; what consensus has decided to write after that is written, unless the log is
 //! full to its last block or has stopped.
 
-use super::{Engine, Entry, Operation, Position, control_record};
+use super::{Engine, Entry, Position, control_record};
 use crate::{
     disk::Disk,
     error::Refused,
@@ -133,55 +133,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         Ok(log.commits.wait(frame))
     }
 
-    /// Takes a piece of a snapshot as of `slot`, numbered from 0. Nothing comes of the pieces before
-    /// [`Engine::begin`].
-    ///
-    /// # Errors
-    /// As [`Engine::append`], and if the log is busy.
-    pub fn stage(
-        &self,
-        id: PartitionId,
-        slot: Slot,
-        number: u64,
-        items: Vec<Operation>,
-    ) -> Result<Durable, Refused> {
-        let mut partitions = self.inner.partitions.borrow_mut();
-        let mut log = self.inner.log.borrow_mut();
-        if let Some(reason) = log.stopped() {
-            return Ok(log.commits.refused(reason));
-        }
-        let partition = partitions.get(id).expect(HERE);
-        self.check_unsealed(partition)?;
-        let generation = partition.generation;
-        let ballot = Ballot { round: number, replica: 0 };
-        let header = RecordHeader { ballot, ..control_record(id, generation, RecordKind::Piece, slot) };
-        let bytes = payload_bytes(&items, &[]);
-        log.admit(Class::Entry, record_bytes(bytes)).map_err(|refused| self.refuse(refused))?;
-        let (frame, segment) =
-            write(&mut log, &header, 0, bytes, |payload| write_payload(payload, &items, &[]))
-                .map_err(|refused| self.refuse(refused))?;
-        partitions.counted(id, |partition| {
-            pin(&mut log, partition, segment, Slot(0));
-            partition.stage(segment, number, items);
-        });
-        let durable = log.commits.wait(frame);
-        // A copy that begins anew needs its older pieces no more.
-        drop((partitions, log));
-        self.wake_upkeep();
-        Ok(durable)
-    }
-
-    /// Forgets the pieces that were staged: nobody goes on with them.
-    pub fn unstage(&self, id: PartitionId) {
-        if let Some(partition) = self.inner.partitions.borrow_mut().get_mut(id) {
-            partition.unstage();
-        }
-        self.wake_upkeep();
-    }
-
-    /// The log begins anew behind `base`: what was staged is the partition's content, applied up to
-    /// there, and of the log only what continues `base` stays. `state` is handed back by recovery, and
-    /// `timestamp` is the greatest up to there.
+    /// The log begins anew behind `base`, without content, and of what it holds only what continues `base` stays:
+    /// so a log without a tree goes on. `state` is handed back by recovery, and `timestamp` is the greatest up
+    /// to there. Content comes by [`Prepared::install`](super::Prepared::install).
     ///
     /// # Errors
     /// As [`Engine::append`].
@@ -208,7 +162,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         .map_err(|refused| self.refuse(refused))?;
         partitions.counted(id, |partition| {
             pin(&mut log, partition, segment, base.slot);
-            partition.begin(base, timestamp, frame);
+            partition.begin(base, timestamp, frame, None);
         });
         let durable = log.commits.wait(frame);
         drop((partitions, log));
@@ -216,7 +170,16 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         Ok(durable)
     }
 
-    /// A partition that a split has made takes records when that is durable.
+    /// What is durable already: for who has nothing to write.
+    pub fn nothing_to_write(&self) -> Durable {
+        let log = self.inner.log.borrow();
+        match log.stopped() {
+            Some(reason) => log.commits.refused(reason),
+            None => log.commits.wait(0),
+        }
+    }
+
+    /// A partition that a split, a load or an install has made takes records when that is durable.
     fn check_unsealed(&self, partition: &Partition) -> Result<(), Refused> {
         if partition.sealed_by.is_some() { Err(self.refuse(Refused::Busy)) } else { Ok(()) }
     }
@@ -245,6 +208,11 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// The last entry of a partition's log; its beginning if the partition is not here.
     pub fn end(&self, id: PartitionId) -> Position {
         self.inner.partitions.borrow().get(id).map_or(Position::default(), |partition| partition.end)
+    }
+
+    /// The last slot that is applied; 0 if the partition is not here.
+    pub fn applied(&self, id: PartitionId) -> Slot {
+        self.inner.partitions.borrow().get(id).map_or(Slot(0), |partition| partition.applied.slot)
     }
 
     /// The greatest timestamp in a partition's log; 0 if it is not here.

@@ -36,9 +36,6 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
         let found = recover(&disk, &runtime, identity, wal.segment_bytes, &mut partitions).await?;
         check_junction(&found, opened.sequence)?;
-        if runtime.errs(mistakes::PIECES_KEPT) {
-            partitions.keep_pieces();
-        }
         let recovery = describe(&found, &mut partitions)?;
         let mut ring = ring_after(&found, &partitions, &wal);
         if let Some(file) = ring.wanted() {
@@ -65,11 +62,14 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
 }
 
 pub(super) fn describe(found: &Found, partitions: &mut Partitions) -> Result<Recovery, OpenError> {
-    let list = partitions.recovered().map_err(|orphan| OpenError::Corrupt {
-        file: found.live.first().map_or(FileId::Segment(0), |segment| segment.file),
-        offset: 0,
-        expected: format!("the creation of partition {orphan}, or its end"),
-        found: "only entries of it".into(),
+    let list = partitions.recovered().map_err(|orphan| {
+        let segment = found.live.iter().find(|live| live.sequence == orphan.at.segment);
+        OpenError::Corrupt {
+            file: segment.map_or(FileId::Segment(0), |segment| segment.file),
+            offset: 0,
+            expected: orphan.expected.clone(),
+            found: format!("{}, in frame {}", orphan.found, orphan.at.frame),
+        }
     })?;
     Ok(Recovery {
         partitions: list,

@@ -20,7 +20,7 @@ use crate::{
 };
 use quick_cache::{Lifecycle, Weighter, unsync};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     ops::{Deref, Range},
@@ -37,11 +37,27 @@ const STEPS: u64 = 32;
 
 /// A page in memory, aligned for direct IO and shared.
 #[derive(Debug)]
-pub struct Page<B>(Rc<B>);
+pub struct Page<B>(Rc<Shared<B>>);
+
+#[derive(Debug)]
+struct Shared<B> {
+    buffer: B,
+    sound: Cell<Option<PageKind>>,
+}
 
 impl<B> Page<B> {
     pub(super) fn new(buffer: B) -> Self {
-        Page(Rc::new(buffer))
+        Page(Rc::new(Shared { buffer, sound: Cell::new(None) }))
+    }
+
+    /// Whether it was found to be a sound page of a kind: then it is not looked through again.
+    pub fn is_sound(&self, kind: PageKind) -> bool {
+        self.0.sound.get() == Some(kind)
+    }
+
+    /// It was looked through.
+    pub fn set_sound(&self, kind: PageKind) {
+        self.0.sound.set(Some(kind));
     }
 }
 
@@ -55,7 +71,7 @@ impl<B: Deref<Target = [u8]>> Deref for Page<B> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.0.buffer
     }
 }
 

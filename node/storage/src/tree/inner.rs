@@ -84,6 +84,11 @@ impl<'a> InnerView<'a> {
         Ok((header, InnerView(view)))
     }
 
+    /// An inner page that was opened before; as [`PageView::reopen`].
+    pub fn reopen(bytes: &'a [u8]) -> Self {
+        InnerView(PageView::reopen(bytes))
+    }
+
     /// How many children there are, at least one.
     pub fn count(&self) -> usize {
         self.0.count()

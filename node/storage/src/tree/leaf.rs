@@ -29,6 +29,11 @@ impl<'a> LeafView<'a> {
         Ok((header, LeafView(view)))
     }
 
+    /// A leaf that was opened before; as [`PageView::reopen`].
+    pub fn reopen(bytes: &'a [u8]) -> Self {
+        LeafView(PageView::reopen(bytes))
+    }
+
     /// How many items there are, at least one.
     pub fn count(&self) -> usize {
         self.0.count()

@@ -111,13 +111,25 @@ impl<D: Disk> TreePage<D> {
 
 impl<D: Disk> InnerPage<D> {
     fn view(&self) -> Result<inner::InnerView<'_>, TreeError> {
-        Ok(inner::InnerView::open(&self.0.page).map_err(|fault| self.0.malformed(fault))?.1)
+        let TreePage { page, .. } = &self.0;
+        if page.is_sound(PageKind::Inner) {
+            return Ok(inner::InnerView::reopen(page));
+        }
+        let (_, view) = inner::InnerView::open(page).map_err(|fault| self.0.malformed(fault))?;
+        page.set_sound(PageKind::Inner);
+        Ok(view)
     }
 }
 
 impl<D: Disk> LeafPage<D> {
     fn view(&self) -> Result<leaf::LeafView<'_>, TreeError> {
-        Ok(leaf::LeafView::open(&self.0.page).map_err(|fault| self.0.malformed(fault))?.1)
+        let TreePage { page, .. } = &self.0;
+        if page.is_sound(PageKind::Leaf) {
+            return Ok(leaf::LeafView::reopen(page));
+        }
+        let (_, view) = leaf::LeafView::open(page).map_err(|fault| self.0.malformed(fault))?;
+        page.set_sound(PageKind::Leaf);
+        Ok(view)
     }
 }
 

@@ -104,6 +104,16 @@ impl<'a> PageView<'a> {
         Ok((header, view))
     }
 
+    /// A page that was opened before, without looking at its entries again.
+    ///
+    /// # Panics
+    /// There, or later, if the bytes are not those of a page that could be opened.
+    pub fn reopen(bytes: &'a [u8]) -> Self {
+        let (count, used) = (u32_at(bytes, 20) as usize, u32_at(bytes, 24) as usize);
+        let prefix = PAGE_HEADER_BYTES + count * OFFSET_BYTES;
+        PageView { bytes, count, used, prefix: &bytes[prefix..prefix + usize::from(u16_at(bytes, 28))] }
+    }
+
     /// Every entry begins where the one before ends, and holds its key and `least_bytes`.
     fn check_entries(&self, first: usize, least_bytes: usize) -> Result<(), DecodeFault> {
         let mut next = first;

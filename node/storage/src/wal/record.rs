@@ -1,30 +1,29 @@
-//! Records: what a frame holds. An entry of a partition, what consensus promised about its log, the birth
-//! or end of a partition, or a piece of a snapshot.
+//! Records: what a frame holds. An entry of a partition, what consensus promised about its log, or the birth or
+//! end of a partition.
 //!
 //! ```text
 //! offset  bytes  field
 //!      0      8  partition
 //!      8      4  generation
 //!     12      1  kind                 1 entry, 2 partition created, 3 partition dropped, 4 promise,
-//!                                     5 accepted again, 6 piece of a snapshot, 7 begin, 8 split
+//!                                     5 accepted again, 7 begin, 8 split
 //!     13      1  flags                bit 0: the entry's note is the partition's state from here on;
 //!                                    bit 1: the entry is written once more, so that its first record need not
 //!                                    be kept
 //!     14      2  lag                  of 1 and 5: how far behind its slot the log was known to be chosen;
 //!                                     65535 for that far or farther. Else 0.
-//!     16      8  ballot: round        of 6: the number of the piece
+//!     16      8  ballot: round
 //!     24      4  ballot: replica
 //!     28      4  payload bytes
 //!     32      8  slot                 0 for 2 and 4
 //!     40      8  timestamp            of 7: the greatest before the slot
-//!     48     16  entry checksum       0 for 4 and 6
+//!     48     16  entry checksum       0 for 4
 //!     64         payload, then zeros up to a multiple of 16
 //! ```
 //!
 //! The payload of an entry is a list of operations and a note; that of a created partition is its
-//! description; that of a piece is a list of puts. A begin carries the partition's state: it makes the
-//! pieces before it, from the last one with number 0 on, the partition's content as of its slot. The
-//! others carry nothing.
+//! description. A begin carries the partition's state: the log goes on behind its slot, and the partition is
+//! without content there. The others carry nothing.
 //!
 //! A ballot is promised by every record that names it. *Accepted again* says that everything up to its
 //! slot is accepted under its ballot; an entry says the same of all before it.
@@ -85,9 +84,7 @@ pub enum RecordKind {
     Promise = 4,
     /// Everything up to the slot is accepted under the ballot.
     Accepted = 5,
-    /// A piece of a snapshot.
-    Piece = 6,
-    /// The pieces before are the partition's content as of the slot.
+    /// The log goes on behind the slot, without content.
     Begin = 7,
     /// A partition is split: with no catalogue that has it, everything before about it is of the past.
     Split = 8,
@@ -106,7 +103,7 @@ pub struct RecordHeader {
     pub lasting: bool,
     /// Whether the entry is written once more.
     pub again: bool,
-    /// The ballot of an entry or a promise; of a piece, its number.
+    /// The ballot of an entry or a promise.
     pub ballot: Ballot,
     /// The slot of an entry; of a partition that is dropped or split, its last one.
     pub slot: Slot,
@@ -277,7 +274,6 @@ pub fn read_record(bytes: &[u8]) -> Result<(RecordView<'_>, usize), RecordFault>
         3 => RecordKind::Dropped,
         4 => RecordKind::Promise,
         5 => RecordKind::Accepted,
-        6 => RecordKind::Piece,
         7 => RecordKind::Begin,
         8 => RecordKind::Split,
         other => return Err(RecordFault { what: "record kind", found: other.into() }),

@@ -1,55 +1,35 @@
-//! Bulk loads, in the middle of everything else: done, or cut by a crash, which leaves nothing or all of it.
+//! Bulk loads, in the middle of everything else: of a new partition, and in the place of what one has.
 
 use crate::{
     facts::{Fact, ModelPartition, meta},
-    weather::is_excused,
-    world::{End, World, broken},
+    making::{Failure, Made},
+    world::{End, World},
 };
 use evenkeel_model::{Ballot, PartitionId, Slot, Timestamp};
-use evenkeel_storage::{LoadError, NewPartition, Position, Runtime};
-use std::{rc::Rc, time::Duration};
-
-/// Longer than the log takes to write what it was given.
-const WRITTEN_WITHIN: Duration = Duration::from_millis(40);
+use evenkeel_storage::{NewPartition, Position};
+use std::rc::Rc;
 
 impl World {
     /// Loads a partition of a few items, unless it is there.
     pub fn load(&mut self, id: PartitionId) -> Result<(), End> {
-        if self.newest.contains_key(&id) || self.is_stopped() {
-            return Ok(());
-        }
-        // A load writes nothing into the log: what was written before it is to be there before it.
-        self.runtime.pass(&self.disk, WRITTEN_WITHIN);
-        if *self.acknowledged.borrow() < self.facts.len() || self.is_stopped() {
+        if self.newest.contains_key(&id) || self.is_stopped() || !self.write_everything() {
             return Ok(());
         }
         let mut partition = ModelPartition::new(self.next_generation());
         partition.last_slot = Slot(self.random.below(1_000));
-        for _ in 0..self.random.below(40) {
-            let key = format!("k{}", self.random.below(40)).into_bytes();
-            let bytes = if self.random.once_in(15) { 9000 } else { self.random.below(600) };
-            partition.items.insert(key, vec![self.random.bits() as u8; bytes as usize]);
-        }
+        partition.items.extend(self.some_items());
         let checksum = u128::from(self.random.bits());
         let loading = self.loading(id, partition.clone(), checksum);
         self.checkpointed.insert(id);
-        let fact = Fact::Made(None, vec![(id, partition.clone())]);
-        if self.random.once_in(3) {
-            self.runtime.spawn(async move { drop(loading.await) });
-            self.sightings.loads_cut += 1;
-            return self.cut(fact);
-        }
-        match self.runtime.block_on(&self.disk, loading) {
-            Ok(()) => {
+        match self.make(Some(Fact::Made(None, vec![(id, partition.clone())])), loading)? {
+            Made::Done => {
                 self.sightings.loads += 1;
                 self.applied.insert(id, partition.last_slot);
-                self.learned(fact, std::future::ready(Ok::<(), LoadError>(())));
-                Ok(())
             }
-            Err(LoadError::NotDurable { reason, .. }) if is_excused(self.weather, &reason) => self.cut(fact),
-            Err(LoadError::Checkpoint(error)) if self.may_fail(&error) => Ok(()),
-            Err(error) => Err(broken(error)),
+            Made::Cut => self.sightings.loads_cut += 1,
+            Made::Refused => {}
         }
+        Ok(())
     }
 
     fn loading(
@@ -57,7 +37,7 @@ impl World {
         id: PartitionId,
         partition: ModelPartition,
         checksum: u128,
-    ) -> impl Future<Output = Result<(), LoadError>> + 'static {
+    ) -> impl Future<Output = Result<(), Failure>> + 'static {
         let engine = self.engine();
         async move {
             let ModelPartition { generation, last_slot, items } = partition;
@@ -72,7 +52,58 @@ impl World {
                 promised: Ballot::default(),
             };
             let mut items = items.into_iter().map(|(key, image)| (Rc::from(key), Rc::from(image)));
-            engine.load(new, async || items.next()).await
+            Ok(engine.load(new, async || items.next()).await?)
+        }
+    }
+
+    /// Puts content in the place of what a partition has, as of a slot behind what is applied.
+    pub fn install(&mut self, id: PartitionId) -> Result<(), End> {
+        let Some(known) = self.newest.get(&id).cloned() else { return Ok(()) };
+        if self.is_stopped() || !self.write_everything() {
+            return Ok(());
+        }
+        let (applied, end) = (self.applied[&id], known.last_slot);
+        let slot = Slot((applied.0 + self.random.below(end.0 - applied.0 + 4)).max(1));
+        let continued = self.engine().position(id, slot).filter(|_| self.random.once_in(2));
+        let (content, base) = match continued {
+            // What is in the log behind the base goes on to be there.
+            Some(base) => (self.at_slot(id, slot), base),
+            None => {
+                let mut other = ModelPartition::new(known.generation);
+                other.last_slot = slot;
+                other.items.extend(self.some_items());
+                (other, Position { slot, checksum: u128::from(self.random.bits()) })
+            }
+        };
+        let fact = continued.is_none().then(|| Fact::Made(Some(id), vec![(id, content.clone())]));
+        let installing = self.installing(id, content, base);
+        self.checkpointed.insert(id);
+        match self.make(fact, installing)? {
+            Made::Done => {
+                self.sightings.installs += 1;
+                self.sightings.installs_continued += u64::from(continued.is_some());
+                self.applied.insert(id, slot);
+            }
+            Made::Cut => self.sightings.installs_cut += 1,
+            Made::Refused => {}
+        }
+        Ok(())
+    }
+
+    fn installing(
+        &self,
+        id: PartitionId,
+        content: ModelPartition,
+        base: Position,
+    ) -> impl Future<Output = Result<(), Failure>> + 'static {
+        let engine = self.engine();
+        async move {
+            let state = meta(id, content.generation);
+            let mut items = content.items.into_iter().map(|(key, image)| (Rc::from(key), Rc::from(image)));
+            let loaded = engine.load_content(id, async || items.next()).await?;
+            let prepared = engine.prepare(id, loaded, &state).await?;
+            let installed = prepared.install(base, Timestamp(0))?;
+            installed.until_durable().await.map_err(Failure::NotDurable)
         }
     }
 }

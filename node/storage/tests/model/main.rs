@@ -9,6 +9,7 @@
 mod common;
 mod facts;
 mod loads;
+mod making;
 mod mutations;
 mod sightings;
 mod splits;

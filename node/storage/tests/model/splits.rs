@@ -3,11 +3,11 @@
 use crate::{
     common::Appends,
     facts::{Fact, ModelPartition, meta},
-    weather::is_excused,
+    making::{Failure, Made},
     world::{End, PARTITIONS, World, broken},
 };
 use evenkeel_model::PartitionId;
-use evenkeel_storage::{CheckpointError, Child, Runtime, SplitError};
+use evenkeel_storage::Child;
 
 impl World {
     /// Applies and merges all that a partition has, makes that durable and splits it, if it is there and ids are
@@ -24,25 +24,16 @@ impl World {
         let children = [(left, one), (right, other)];
         let splitting = self.splitting(parent, key, &children);
         self.checkpointed.extend([left, right]);
-        let fact = Fact::Made(Some(parent), children.to_vec());
-        if self.random.once_in(3) {
-            self.runtime.spawn(async move { drop(splitting.await) });
-            self.sightings.splits_cut += 1;
-            return self.cut(fact);
-        }
-        match self.runtime.block_on(&self.disk, splitting) {
-            Ok(()) => {
+        match self.make(Some(Fact::Made(Some(parent), children.to_vec())), splitting)? {
+            Made::Done => {
                 self.sightings.splits += 1;
                 self.applied.remove(&parent);
                 self.applied.extend(children.map(|(id, child)| (id, child.last_slot)));
-                self.learned(fact, std::future::ready(Ok::<(), SplitError>(())));
-                Ok(())
             }
-            Err(SplitError::NotDurable { reason, .. }) if is_excused(self.weather, &reason) => self.cut(fact),
-            Err(SplitError::Refused(_)) => Ok(()),
-            Err(SplitError::Checkpoint(error)) if self.may_fail(&error) => Ok(()),
-            Err(error) => Err(broken(error)),
+            Made::Cut => self.sightings.splits_cut += 1,
+            Made::Refused => {}
         }
+        Ok(())
     }
 
     fn splitting(
@@ -50,7 +41,7 @@ impl World {
         parent: PartitionId,
         key: Vec<u8>,
         children: &[(PartitionId, ModelPartition); 2],
-    ) -> impl Future<Output = Result<(), SplitError>> + 'static {
+    ) -> impl Future<Output = Result<(), Failure>> + 'static {
         let engine = self.engine();
         let known =
             children.each_ref().map(|(id, child)| (*id, child.generation, meta(*id, child.generation)));
@@ -61,18 +52,8 @@ impl World {
                 meta,
                 state: meta,
             });
-            engine.split(parent, &key, children).await
+            Ok(engine.split(parent, &key, children).await?)
         }
-    }
-
-    /// A crash, some way into what would make something durable by a flip.
-    pub fn cut(&mut self, fact: Fact) -> Result<(), End> {
-        for _ in 0..self.random.below(24) {
-            self.runtime.run_ready();
-            self.disk.complete_oldest();
-        }
-        self.learned(fact, std::future::pending::<Result<(), SplitError>>());
-        self.crash()
     }
 
     /// Leaves nothing to apply and to merge; yields whether it could be done.
@@ -91,11 +72,5 @@ impl World {
             Err(error) if self.may_fail(&error) => Ok(false),
             Err(error) => Err(broken(error)),
         }
-    }
-
-    /// Whether a merge may fail like this: for the weather, or because another is under way.
-    pub fn may_fail(&self, error: &CheckpointError) -> bool {
-        let is_busy = matches!(error, CheckpointError::UnderWay { .. } | CheckpointError::Pinned(_));
-        is_busy || is_excused(self.weather, error)
     }
 }

@@ -284,7 +284,7 @@ impl World {
     }
 
     /// What a partition holds, in its present life, once `slot` is applied.
-    fn at_slot(&self, id: PartitionId, slot: Slot) -> ModelPartition {
+    pub fn at_slot(&self, id: PartitionId, slot: Slot) -> ModelPartition {
         let generation = self.newest[&id].generation;
         let mut partition = self.base.get(&id).filter(|known| known.generation == generation).cloned();
         for fact in &self.facts {
@@ -530,7 +530,7 @@ impl World {
             40 => self.flip(),
             45 if self.random.once_in(2) => self.split(id)?,
             45 if self.random.once_in(2) => self.load(id)?,
-            45 => {}
+            45 => self.install(id)?,
             46 => self.checkpoint(id),
             47 => self.flip(),
             41..=44 => drop(self.disk.complete_oldest()),
