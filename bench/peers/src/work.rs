@@ -19,6 +19,10 @@ pub fn perform(peer: &dyn Peer, request: &Request, outcome: &mut Outcome) -> Res
             peer.get(&steps::key(number), &mut |_| ())?;
         }
     }
+    if let Step::Put { .. } = request.step {
+        // What an earlier step left to be merged is not this one's to pay.
+        peer.settle()?;
+    }
     let before = Io::now();
     match &request.step {
         Step::Load => load(peer, request.data, outcome)?,

@@ -5,6 +5,7 @@
 //! for before their memory is freed. Errors of the start name the setting that is in the way.
 
 use crate::{
+    awake,
     disk::{DiskConfig, OpenError, UringDisk},
     limits::{EXECUTOR_MEMORY_BYTES, EXECUTOR_RING_ENTRIES, MEMLOCK_BYTES_MIN},
     ring::Ring,
@@ -37,9 +38,6 @@ const PREEMPT_NEVER: Duration = Duration::from_secs(24 * 3600);
 /// How often an idle core wakes up for nothing. It bounds what the fault above may cost when another
 /// thread's wake-up arrives at that moment instead of the timer.
 const HEARTBEAT: Duration = Duration::from_millis(100);
-
-/// How long tasks may keep coming before glommio looks at its rings and timers in between.
-const LOOK_AFTER: Duration = Duration::from_millis(1);
 
 /// Where a core's thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,11 +152,7 @@ impl Core {
     /// Gives every other ready task its turn, and now and then the executor's timers and the
     /// background. A task that runs on and on must call it, or they never get theirs.
     pub async fn yield_now(&self) {
-        if self.ring.since_executor_looked() > LOOK_AFTER {
-            self.ring.let_executor_look().await;
-        } else {
-            glommio::executor().yield_now().await;
-        }
+        self.ring.yield_now().await;
     }
 
     /// Resolves when `duration` has passed.
@@ -223,6 +217,10 @@ where
                 origin: Instant::now(),
             };
             let reactor = glommio::spawn_local(Rc::clone(&ring).run());
+            let least =
+                glommio::executor().create_task_queue(Shares::Static(1), Latency::NotImportant, "awake");
+            let watcher = glommio::spawn_local_into(awake::watch(Rc::clone(&ring)), least);
+            let watcher = watcher.expect("its task queue was just made");
             let heartbeat = glommio::spawn_local(async {
                 loop {
                     glommio::timer::sleep(HEARTBEAT).await;
@@ -231,6 +229,7 @@ where
             let result = make(core).await;
             heartbeat.cancel().await;
             ring.stop();
+            watcher.await;
             reactor.await;
             result
         }))

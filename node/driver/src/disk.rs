@@ -292,7 +292,9 @@ impl Disk for UringDisk {
         check_whole_blocks(offset, buffer.len());
         let failed = |error: &io::Error| DiskError::new("read", Some(file), offset, error);
         let open = self.inner.file(file).map_err(|error| failed(&error))?;
+        let awake = self.inner.ring.reads().begin();
         let (read, buffer) = self.inner.ring.read(&open, offset, buffer).await;
+        drop(awake);
         read.map_err(|error| failed(&error))?;
         Ok(buffer)
     }

@@ -12,6 +12,7 @@
 //!
 //! This crate knows nothing of what is stored or sent.
 
+mod awake;
 mod buffer;
 mod core;
 mod disk;

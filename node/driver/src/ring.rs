@@ -12,6 +12,7 @@
 #![expect(unsafe_code, reason = "io_uring's submission queue takes raw memory")]
 
 use crate::{
+    awake::Reads,
     buffer::{BufferPool, RingBuffer},
     limits::{RING_COMPLETIONS, RING_ENTRIES, RING_FILES_MAX},
     slots::Slots,
@@ -30,6 +31,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How long tasks may keep coming before glommio looks at its rings and timers in between.
+const LOOK_AFTER: Duration = Duration::from_millis(1);
 const ENTER_GETEVENTS: u32 = 1;
 /// Bits of an operation's user data that number its completions.
 const PART_BITS: u32 = 1;
@@ -96,6 +99,7 @@ pub struct Ring {
     paused: RefCell<Vec<Waker>>,
     /// When it last did.
     looked: Cell<Instant>,
+    reads: Rc<Reads>,
 }
 
 impl Ring {
@@ -128,6 +132,7 @@ impl Ring {
             stopped: Cell::new(false),
             paused: RefCell::default(),
             looked: Cell::new(Instant::now()),
+            reads: Rc::default(),
         }))
     }
 
@@ -375,16 +380,36 @@ impl Ring {
     /// Ends [`run`](Self::run).
     pub fn stop(&self) {
         self.stopped.set(true);
+        self.reads.stop();
         self.ring_event();
     }
 
-    /// How long ago the executor last delivered something to [`run`](Self::run).
-    pub fn since_executor_looked(&self) -> Duration {
-        self.looked.get().elapsed()
+    /// The reads that the core stays awake for.
+    pub fn reads(&self) -> Rc<Reads> {
+        Rc::clone(&self.reads)
+    }
+
+    /// Gives every other ready task of the same queue its turn, and now and then the executor's timers and the
+    /// other queues.
+    pub async fn yield_now(&self) {
+        if self.looked.get().elapsed() > LOOK_AFTER {
+            self.let_executor_look().await;
+        } else {
+            glommio::executor().yield_now().await;
+        }
+    }
+
+    /// Gives all other queues their turn, and now and then the executor's timers.
+    pub async fn yield_queue_now(&self) {
+        if self.looked.get().elapsed() > LOOK_AFTER {
+            self.let_executor_look().await;
+        } else {
+            glommio::executor().yield_task_queue_now().await;
+        }
     }
 
     /// Waits until all ready tasks have run and the executor has looked at its rings and timers.
-    pub async fn let_executor_look(&self) {
+    async fn let_executor_look(&self) {
         let mut asked = false;
         poll_fn(|context| {
             if mem::replace(&mut asked, true) {
