@@ -411,7 +411,9 @@ fn notes(children: &[Child], measured: &[Measured]) -> Vec<String> {
     let note = |(child, measured): (&Child, &Measured)| {
         let said = measured.load.notes.join("; ");
         match (child.engine == OWN, child.is_bounded()) {
-            (true, _) => format!("{OWN}: half tables, half page cache; direct IO"),
+            (true, _) => {
+                format!("{OWN}: half tables, half page cache, but for 16 MiB for all else; direct IO")
+            }
             (_, true) => {
                 format!("{}: {said}; a control group holds it to twice its memory and 64 MiB", child.engine)
             }

@@ -30,6 +30,8 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 const SEGMENTS_MIN: u64 = 4;
 /// The log may take this many times what tables may, as nodes have it by default.
 const LOG_TO_TABLES: u64 = 4;
+/// Of the memory, what is left to program, frames and all else; less if there is little.
+const OTHER_BYTES: u64 = 16 << 20;
 const PAGE_FILE_STEP_BYTES: u64 = 16 << 20;
 const PAGE_FILE_BYTES_MAX: u64 = 4 << 40;
 /// How long recovery would keep notes of owners; there are none here.
@@ -100,7 +102,8 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 fn config(request: &Request) -> EngineConfig {
-    let tables = request.memory_bytes / 2;
+    let rest = OTHER_BYTES.min(request.memory_bytes / 8);
+    let tables = (request.memory_bytes - rest) / 2;
     let wal_bytes_max = (LOG_TO_TABLES * tables).max(SEGMENTS_MIN * SEGMENT_BYTES);
     EngineConfig {
         cluster: ClusterId(1),
@@ -111,7 +114,7 @@ fn config(request: &Request) -> EngineConfig {
         pages: PageSettings {
             step_bytes: PAGE_FILE_STEP_BYTES,
             bytes_max: PAGE_FILE_BYTES_MAX,
-            cache_bytes: request.memory_bytes - tables,
+            cache_bytes: request.memory_bytes - rest - tables,
             limits: Limits { leaf_bytes: request.leaf_bytes, ..Limits::default() },
         },
         notes_ns: NOTES_NS,

@@ -241,6 +241,7 @@ where
 }
 
 fn start(config: &CoreConfig) -> Result<(Rc<Ring>, LocalExecutor), CoreError> {
+    system::forgo_huge_pages();
     let soft_bytes = system::memlock_bytes();
     if soft_bytes < MEMLOCK_BYTES_MIN {
         return Err(CoreError::Memlock { soft_bytes });

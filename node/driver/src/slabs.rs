@@ -8,7 +8,7 @@
 //! with room.
 #![expect(unsafe_code, reason = "aligned allocation")]
 
-use evenkeel_storage::BLOCK_BYTES;
+use evenkeel_storage::{BLOCK_BYTES, limits::BURST_BYTES};
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     cell::RefCell,
@@ -19,8 +19,11 @@ use std::{
 
 /// Bytes of a region, and what it is aligned to.
 const REGION_BYTES: usize = 1 << 20;
-/// The longest slot: of longer ones too few fit into a region.
+/// The longest slot for a page: of longer ones too few fit into a region.
 const SLOT_BLOCKS_MAX: usize = 32;
+/// Blocks of a burst of pages that is written: there are always a few, and the system's pages are not to be asked for
+/// and given back each time.
+const BURST_BLOCKS: usize = BURST_BYTES / BLOCK_BYTES;
 
 const REGION_LAYOUT: Layout = match Layout::from_size_align(REGION_BYTES, REGION_BYTES) {
     Ok(layout) => layout,
@@ -30,8 +33,24 @@ const REGION_LAYOUT: Layout = match Layout::from_size_align(REGION_BYTES, REGION
 /// The regions of one core.
 #[derive(Debug, Default)]
 pub struct Slabs {
+    classes: RefCell<Classes>,
+}
+
+#[derive(Debug, Default)]
+struct Classes {
     /// By the blocks of their slots, less one.
-    classes: RefCell<[Class; SLOT_BLOCKS_MAX]>,
+    pages: [Class; SLOT_BLOCKS_MAX],
+    bursts: Class,
+}
+
+impl Classes {
+    /// The regions with slots for so many blocks, if there are such.
+    fn of(&mut self, blocks: usize) -> Option<&mut Class> {
+        match blocks {
+            BURST_BLOCKS => Some(&mut self.bursts),
+            _ => self.pages.get_mut(blocks.checked_sub(1)?),
+        }
+    }
 }
 
 /// Regions with slots of one length, by their addresses.
@@ -86,7 +105,7 @@ impl Slabs {
     pub fn slot(self: &Rc<Self>, bytes: usize) -> Option<Slot> {
         let blocks = bytes / BLOCK_BYTES;
         let mut classes = self.classes.borrow_mut();
-        let class = classes.get_mut(blocks.checked_sub(1)?)?;
+        let class = classes.of(blocks)?;
         let (start, is_used) = class.take(blocks);
         if is_used {
             // SAFETY: the slot is as long as this, inside its region, and nobody else's.
@@ -98,7 +117,9 @@ impl Slabs {
     /// Bytes of all regions.
     #[cfg(test)]
     fn bytes(&self) -> usize {
-        self.classes.borrow().iter().map(|class| class.regions.len() * REGION_BYTES).sum()
+        let classes = self.classes.borrow();
+        let regions = |class: &Class| class.regions.len();
+        (classes.pages.iter().map(regions).sum::<usize>() + regions(&classes.bursts)) * REGION_BYTES
     }
 }
 
@@ -153,11 +174,13 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slabs.classes.borrow_mut()[self.blocks - 1].give_back(self.start, self.blocks);
+        let mut classes = self.slabs.classes.borrow_mut();
+        classes.of(self.blocks).expect("a slot is of a class").give_back(self.start, self.blocks);
     }
 }
 
 const _: () = assert!(REGION_BYTES / BLOCK_BYTES <= u16::MAX as usize);
+const _: () = assert!(BURST_BLOCKS > SLOT_BLOCKS_MAX && BURST_BYTES <= REGION_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -174,7 +197,7 @@ mod tests {
         let slabs = Rc::new(Slabs::default());
         let mut kept: Vec<Slot> = Vec::new();
         for round in 0..3000_usize {
-            let blocks = 1 + round * 7 % SLOT_BLOCKS_MAX;
+            let blocks = if round % 50 == 0 { BURST_BLOCKS } else { 1 + round * 7 % SLOT_BLOCKS_MAX };
             let slot = slabs.slot(blocks * BLOCK_BYTES).unwrap();
             assert_eq!(slot.start().as_ptr() as usize % BLOCK_BYTES, 0);
             assert!(bytes_of(&slot).iter().all(|byte| *byte == 0));

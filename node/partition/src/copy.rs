@@ -111,6 +111,8 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         }
         let installed = prepared.install(position(copied.base), copied.end.timestamp).ok()?;
         self.group.borrow_mut().pause();
+        // Reads see it from now on.
+        self.set_applied(copied.base.slot);
         Some(installed)
     }
 

@@ -21,9 +21,11 @@ pub const META_BYTES_MAX: usize = 64 * 1024;
 pub const MOVED_BYTES_MAX: u64 = 64 * 1024;
 /// Frozen generations of one table that may wait for a merge.
 pub const FROZEN_GENERATIONS_MAX: usize = 4;
-/// What an item costs in a table besides its key and image: two allocations with their reference
-/// counts, and a slot of a tree node that is two thirds full.
-pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 128;
+/// What an item costs in a table beside the memory of its key and image: a slot of a tree node that is two thirds
+/// full, and its part of the nodes above.
+pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 64;
+/// What each of key and image takes beside its bytes: two reference counts.
+pub const SHARED_OVERHEAD_BYTES: usize = 16;
 /// Keys and images of one page of a range, whatever their items' own sizes say: with one item more it
 /// still fits into a message.
 pub const PAGE_MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -329,8 +329,9 @@ fn an_entry_larger_than_a_frame_goes_in_one_of_its_own() {
 fn the_table_budget_counts_what_is_under_way_and_admits_what_frees() {
     let disk = MemoryDisk::automatic();
     let runtime = TestRuntime::new(1);
-    // Three items of 1 + 871 bytes and an overhead of 128.
-    let (engine, _) = open(&runtime, &disk, EngineConfig { table_bytes_max: 3000, ..config() }).unwrap();
+    // Three items of 32 bytes for the key, 896 for the image and 64 for their place.
+    let max = 3 * 992;
+    let (engine, _) = open(&runtime, &disk, EngineConfig { table_bytes_max: max, ..config() }).unwrap();
     runtime.block_on(&disk, engine.create_partition(P1, G1, b"")).unwrap();
     let mut slot = 0;
     let mut append = |key: &str, image: Option<usize>| {
@@ -343,24 +344,24 @@ fn the_table_budget_counts_what_is_under_way_and_admits_what_frees() {
         slot += u64::from(result.is_ok());
         result
     };
-    let full = |used| Err(Refused::TableFull { used, max: 3000 });
+    let full = |used| Err(Refused::TableFull { used, max });
     for key in ["a", "b", "c"] {
         assert_eq!(append(key, Some(871)), Ok(()));
     }
-    assert_eq!(append("d", Some(0)), full(3000), "nothing is applied, all of it counts");
-    assert_eq!(append("a", Some(871)), Ok(()), "a replacement of the same size adds nothing");
-    assert_eq!(append("a", Some(872)), full(3000), "a larger one does");
-    assert_eq!(append("a", Some(71)), Ok(()));
-    assert_eq!(append("d", Some(671)), Ok(()));
-    assert_eq!(append("a", Some(72)), full(3000));
+    assert_eq!(append("d", Some(0)), full(max), "nothing is applied, all of it counts");
+    assert_eq!(append("a", Some(880)), Ok(()), "a replacement that takes as much memory adds nothing");
+    assert_eq!(append("a", Some(881)), full(max), "a larger one does");
+    assert_eq!(append("a", Some(144)), Ok(()));
+    assert_eq!(append("d", Some(624)), Ok(()));
+    assert_eq!(append("a", Some(145)), full(max));
     engine.apply_to(P1, Slot(5));
-    assert_eq!(append("a", Some(72)), full(3000));
+    assert_eq!(append("a", Some(145)), full(max));
     assert_eq!(append("b", None), Ok(()), "deletes are always admitted");
     assert_eq!(append("nowhere", None), Ok(()));
-    assert_eq!(append("a", Some(1071)), Ok(()));
-    assert_eq!(append("b", Some(0)), full(3000));
+    assert_eq!(append("a", Some(1008)), Ok(()));
+    assert_eq!(append("b", Some(100)), full(max - 992 - 160 + 1024));
     engine.apply_to(P1, Slot(slot));
-    assert_eq!(engine.statistics().table_bytes, 3000);
+    assert_eq!(engine.statistics().table_bytes, max - 992 - 160 + 1024);
     assert_eq!(engine.statistics().pending_bytes, 0);
     assert_eq!(engine.statistics().refused_table_full, 5);
     runtime.block_on(&disk, engine.drop_partition(P1, G1)).unwrap();
@@ -691,5 +692,5 @@ fn operations_of_one_entry_are_applied_in_order() {
     runtime.block_on(&disk, engine.append_next(P1, entry(1, operations)).unwrap()).unwrap();
     engine.apply_to(P1, Slot(1));
     assert_eq!(items(&runtime, &disk, &engine, P1), [(b"k".to_vec(), b"22".to_vec())]);
-    assert_eq!(engine.statistics().table_bytes, 1 + 2 + 128);
+    assert_eq!(engine.statistics().table_bytes, 32 + 32 + 64);
 }

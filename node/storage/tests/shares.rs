@@ -41,7 +41,7 @@ impl World {
         let (entries, used) = self.partitions.get_mut(&id).unwrap();
         let slot = *entries + 1;
         let key = format!("key {slot:06}");
-        let taken = (key.len() + bytes) as u64 + TABLE_ITEM_OVERHEAD_BYTES;
+        let taken = allocated(key.len()) + allocated(bytes) + TABLE_ITEM_OVERHEAD_BYTES;
         let durable = self.engine.append_next(id, put(slot, &key, &vec![7; bytes]))?;
         self.runtime.block_on(&self.disk, durable).unwrap();
         self.engine.apply_to(id, Slot(slot));
@@ -54,6 +54,16 @@ impl World {
         self.runtime.block_on(&self.disk, self.engine.flip()).unwrap();
         self.partitions.get_mut(&id).unwrap().1 = 0;
     }
+}
+
+/// What an allocator with steps of an eighth of the next power of two, and of 16 bytes at least, gives for this and two
+/// reference counts.
+fn allocated(bytes: usize) -> u64 {
+    let (bytes, mut step) = (bytes as u64 + 16, 16);
+    while 8 * step < bytes {
+        step *= 2;
+    }
+    bytes.div_ceil(step) * step
 }
 
 #[test]

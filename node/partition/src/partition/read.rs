@@ -174,8 +174,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             (Some(asked), Some(own)) => Some(asked.min(own).to_vec()),
             (asked, own) => asked.or(own).map(<[u8]>::to_vec),
         };
-        // Content that has just been installed is ahead of what consensus has heard of.
-        let applied = self.engine.applied(self.row.id);
+        let applied = self.applied();
         let query = storage::RangeQuery {
             lower,
             upper,

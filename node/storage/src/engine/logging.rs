@@ -210,11 +210,6 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         self.inner.partitions.borrow().get(id).map_or(Position::default(), |partition| partition.end)
     }
 
-    /// The last slot that is applied; 0 if the partition is not here.
-    pub fn applied(&self, id: PartitionId) -> Slot {
-        self.inner.partitions.borrow().get(id).map_or(Slot(0), |partition| partition.applied.slot)
-    }
-
     /// The greatest timestamp in a partition's log; 0 if it is not here.
     pub fn last_timestamp(&self, id: PartitionId) -> Timestamp {
         let partitions = self.inner.partitions.borrow();

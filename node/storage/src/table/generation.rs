@@ -1,7 +1,10 @@
 //! One generation of a table: a sorted map that knows what it costs and what it changes below.
 
 use super::merge;
-use crate::{engine::Counts, limits::TABLE_ITEM_OVERHEAD_BYTES};
+use crate::{
+    engine::Counts,
+    limits::{SHARED_OVERHEAD_BYTES, TABLE_ITEM_OVERHEAD_BYTES},
+};
 use evenkeel_model::item::stored_item_bytes;
 use std::{collections::BTreeMap, ops::Bound, rc::Rc};
 
@@ -46,10 +49,10 @@ impl Generation {
     /// What was held of the key so far, if anything was.
     pub(super) fn insert(&mut self, key: Rc<[u8]>, image: Held) -> Option<Held> {
         let without_image = held_bytes(&key, None);
-        self.bytes += held_bytes(&key, image.as_deref());
+        self.bytes += without_image + image_bytes(image.as_deref());
         let before = self.items.insert(key, image);
         if let Some(before) = &before {
-            self.bytes -= without_image + before.as_ref().map_or(0, |image| image.len() as u64);
+            self.bytes -= without_image + image_bytes(before.as_deref());
         }
         before
     }
@@ -105,5 +108,15 @@ impl Generation {
 
 /// Memory that a table takes for what is held of a key.
 pub(crate) fn held_bytes(key: &[u8], image: Option<&[u8]>) -> u64 {
-    (key.len() + image.map_or(0, <[u8]>::len)) as u64 + TABLE_ITEM_OVERHEAD_BYTES
+    shared_bytes(key) + image_bytes(image) + TABLE_ITEM_OVERHEAD_BYTES
+}
+
+fn image_bytes(image: Option<&[u8]>) -> u64 {
+    image.map_or(0, shared_bytes)
+}
+
+/// What an allocator with four sizes between two powers of two gives for these bytes and their reference counts.
+fn shared_bytes(bytes: &[u8]) -> u64 {
+    let bytes = bytes.len() + SHARED_OVERHEAD_BYTES;
+    bytes.next_multiple_of((bytes.next_power_of_two() / 8).max(16)) as u64
 }
