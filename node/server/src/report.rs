@@ -53,10 +53,11 @@ const SCRUB_GAUGES: [(&str, ReadScrub); 2] =
     [("evenkeel_bad_pages", |s| s.bad_pages), ("evenkeel_bad_frames", |s| s.bad_frames)];
 
 /// Counters of checkpoints.
-const MERGE_COUNTERS: [(&str, ReadMerges); 3] = [
+const MERGE_COUNTERS: [(&str, ReadMerges); 4] = [
     ("evenkeel_merges_total", |s| s.merges),
     ("evenkeel_flips_total", |s| s.flips),
     ("evenkeel_checkpoints_failed_total", |s| s.failed),
+    ("evenkeel_inner_pages_unreleased_total", |s| s.unreleased),
 ];
 
 /// How one counter of the links is read.

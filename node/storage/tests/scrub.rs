@@ -10,7 +10,7 @@ use evenkeel_storage::{
     BLOCK_BYTES, CheckpointError, FileId, ReadError, Runtime, ScrubFault, TreeError,
     memory::{MemoryDisk, TestRuntime},
     space::PageError,
-    tree::{leaf::LeafView, page::PAGE_MAGIC, verify::Fault},
+    tree::{inner::InnerView, leaf::LeafView, page::PAGE_MAGIC, verify::Fault},
     wal::frame::{self, FrameHeader},
 };
 use std::{collections::BTreeSet, time::Duration};
@@ -216,4 +216,26 @@ fn a_merge_that_meets_a_bad_page_fails_alone_and_loses_nothing() {
     let world = world.reopened();
     assert_eq!((world.get(P1, &changed), world.get(P1, &other)), (Ok(true), Ok(true)));
     assert_eq!(world.scrub(), []);
+}
+
+#[test]
+fn a_partition_whose_pages_are_bad_is_dropped_and_keeps_nobody_from_merging() {
+    let world = World::new();
+    let leaves: Vec<u64> = world.leaves().into_iter().map(|(block, _)| block).collect();
+    let blocks = world.disk.content(FileId::Pages).len() / BLOCK_BYTES;
+    let inner = |block: &u64| {
+        let content = world.disk.content(FileId::Pages);
+        InnerView::open(&content[*block as usize * BLOCK_BYTES..][..BLOCK_BYTES]).is_ok()
+    };
+    let inner: Vec<u64> = (0..blocks as u64).filter(inner).collect();
+    assert!(!inner.is_empty() && leaves.len() > 5);
+    inner.iter().for_each(|&block| world.rot(FileId::Pages, block));
+    let world = world.reopened();
+    world.run(world.engine.drop_partition(P1, G1)).unwrap();
+    world.run(world.engine.checkpoint(P2, &[])).unwrap();
+    world.run(world.engine.flip()).unwrap();
+    assert!(world.engine.merge_counts().unreleased > 0);
+    let world = world.reopened();
+    assert_eq!(world.get(P1, &key(3)), Err(ReadError::Unknown { id: P1 }));
+    assert_eq!(world.get(P2, &key(3)), Ok(true));
 }

@@ -77,6 +77,8 @@ pub struct MergeCounts {
     pub flips: u64,
     /// Checkpoints and flips that failed; they are tried again.
     pub failed: u64,
+    /// Inner pages that could not be read when their tree was given up: what is below them stays taken.
+    pub unreleased: u64,
 }
 
 /// Work of checkpoints that is under way.
@@ -295,7 +297,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         };
         let replaced = merging.replaced.as_ref();
         if let Some(old) = replaced.and_then(|replaced| replaced.root).filter(|_| merging.is_replacing()) {
-            tree::release(pages, &mut batch, &old).await?;
+            self.release_tree(&mut batch, &old).await;
         }
         if let Some(old) = replaced.and_then(|replaced| replaced.state) {
             batch.release(old.page.extent);
@@ -402,7 +404,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             let Some(checkpoint) = next else { return Ok(()) };
             let mut batch = self.inner.pages.batch();
             if let Some(root) = &checkpoint.root {
-                tree::release(&self.inner.pages, &mut batch, root).await?;
+                self.release_tree(&mut batch, root).await;
             }
             if let Some(state) = checkpoint.state {
                 batch.release(state.page.extent);
@@ -411,6 +413,12 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             self.inner.upkeep.finished.borrow_mut().push(finished);
             self.inner.partitions.borrow_mut().set_released(&checkpoint);
         }
+    }
+
+    /// Gives up the pages of a tree, as far as they are found.
+    pub(super) async fn release_tree(&self, batch: &mut Batch<D, R>, root: &RootReference) {
+        let unread = tree::release(&self.inner.pages, batch, root).await;
+        self.inner.upkeep.count(|counts| counts.unreleased += unread);
     }
 
     /// The log need not hold any more what flip `sequence` has made durable.

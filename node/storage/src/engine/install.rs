@@ -23,7 +23,6 @@ use crate::{
     mistakes,
     runtime::Runtime,
     space::{CataloguedPartition, Finished, RootReference, StateReference},
-    tree,
 };
 use evenkeel_model::{PartitionId, Slot, Timestamp};
 
@@ -46,7 +45,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// merge that is under way.
     ///
     /// # Errors
-    /// The partition is not here, its old tree could not be read, or the page file takes nothing. Nothing has changed.
+    /// The partition is not here, or the page file takes nothing. Nothing has changed.
     pub async fn prepare(
         &self,
         id: PartitionId,
@@ -56,7 +55,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let Content { mut batch, root } = content;
         let (under_way, replaced) = self.hold_merges(id).await?;
         if let Some(old) = replaced.as_ref().and_then(|replaced| replaced.root) {
-            tree::release(&self.inner.pages, &mut batch, &old).await?;
+            self.release_tree(&mut batch, &old).await;
         }
         if let Some(old) = replaced.and_then(|replaced| replaced.state) {
             batch.release(old.page.extent);

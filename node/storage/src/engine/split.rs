@@ -185,7 +185,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
         let replaced = &splitting.replaced;
         if let Some(old) = replaced.root.filter(|old| Some(*old) != splitting.tree) {
-            tree::release(pages, &mut batch, &old).await?;
+            self.release_tree(&mut batch, &old).await;
         }
         if let Some(old) = replaced.state {
             batch.release(old.page.extent);

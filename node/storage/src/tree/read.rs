@@ -90,20 +90,25 @@ async fn load<D: Disk, R: Runtime>(
     Ok(Leaf { lower, upper: leaf.upper, items: wanted(&view).map(item).collect() })
 }
 
-/// Gives up all pages of a tree. Its leaves are not read.
+/// Gives up all pages of a tree; its leaves are not read. What is below an inner page that cannot be read is not found
+/// and stays taken: that costs space, and to wait for it would cost every flip from then on. Yields how many such
+/// pages there were.
 pub(crate) async fn release<D: Disk, R: Runtime>(
     pages: &Pages<D, R>,
     batch: &mut Batch<D, R>,
     root: &RootReference,
-) -> Result<(), TreeError> {
-    let mut rest = vec![(root.page, root.height)];
+) -> u64 {
+    let (mut rest, mut unread) = (vec![(root.page, root.height)], 0);
     while let Some((reference, level)) = rest.pop() {
         batch.release(reference.extent);
-        if level > 0 {
-            let page = inner_page(pages, reference).await?;
-            let view = page.view()?;
-            rest.extend((0..view.count()).map(|index| (view.child(index).page, level - 1)));
+        if level == 0 {
+            continue;
+        }
+        let page = inner_page(pages, reference).await;
+        match page.as_ref().map_err(TreeError::clone).and_then(|page| page.view()) {
+            Ok(view) => rest.extend((0..view.count()).map(|index| (view.child(index).page, level - 1))),
+            Err(_) => unread += 1,
         }
     }
-    Ok(())
+    unread
 }
