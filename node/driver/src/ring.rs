@@ -412,7 +412,8 @@ impl Ring {
     async fn let_executor_look(&self) {
         let mut asked = false;
         poll_fn(|context| {
-            if mem::replace(&mut asked, true) {
+            // Once it is stopped nobody looks for who asks.
+            if mem::replace(&mut asked, true) || self.stopped.get() {
                 return Poll::Ready(());
             }
             self.paused.borrow_mut().push(context.waker().clone());
