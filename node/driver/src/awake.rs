@@ -25,7 +25,6 @@ pub struct Reads {
     begun: Cell<u64>,
     under_way: Cell<u32>,
     watcher: RefCell<Option<Waker>>,
-    stopped: Cell<bool>,
 }
 
 /// A read, until this is dropped.
@@ -41,31 +40,11 @@ impl Reads {
         Awake(Rc::clone(self))
     }
 
-    /// Ends [`watch`].
-    pub fn stop(&self) {
-        self.stopped.set(true);
-        self.wake();
-    }
-
-    fn wake(&self) {
+    /// Has [`watch`] look whether there is anything to watch.
+    pub fn wake(&self) {
         if let Some(watcher) = self.watcher.take() {
             watcher.wake();
         }
-    }
-
-    /// Resolves when a read begins behind the `seen` first ones; with nothing when there is no more to watch.
-    async fn next(&self, seen: u64) -> Option<u64> {
-        poll_fn(|context| {
-            if self.stopped.get() {
-                return Poll::Ready(None);
-            }
-            if self.begun.get() > seen {
-                return Poll::Ready(Some(self.begun.get()));
-            }
-            *self.watcher.borrow_mut() = Some(context.waker().clone());
-            Poll::Pending
-        })
-        .await
     }
 }
 
@@ -75,11 +54,26 @@ impl Drop for Awake {
     }
 }
 
-/// Looks for completions while reads are under way, until they are [stopped](Reads::stop).
+/// Resolves when a read begins behind the `seen` first ones; with nothing when the ring has stopped.
+async fn next(ring: &Ring, reads: &Reads, seen: u64) -> Option<u64> {
+    poll_fn(|context| {
+        if ring.has_stopped() {
+            return Poll::Ready(None);
+        }
+        if reads.begun.get() > seen {
+            return Poll::Ready(Some(reads.begun.get()));
+        }
+        *reads.watcher.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    })
+    .await
+}
+
+/// Looks for completions while reads are under way, until the ring is stopped.
 pub async fn watch(ring: Rc<Ring>) {
     let reads = ring.reads();
     let mut seen = 0;
-    while let Some(begun) = reads.next(seen).await {
+    while let Some(begun) = next(&ring, &reads, seen).await {
         seen = begun;
         let since = Instant::now();
         while reads.under_way.get() > 0 && reads.begun.get() == seen && since.elapsed() < AWAKE_FOR {

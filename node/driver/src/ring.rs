@@ -364,7 +364,7 @@ impl Ring {
         };
         // SAFETY: the descriptor was just duplicated and ownership goes to the file.
         let event = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
-        while !self.stopped.get() {
+        while !self.has_stopped() {
             let read = event.read_at(0, size_of::<u64>()).await;
             assert!(read.is_ok(), "the core's eventfd cannot be read: {:?}", read.err());
             self.looked.set(Instant::now());
@@ -380,8 +380,13 @@ impl Ring {
     /// Ends [`run`](Self::run).
     pub fn stop(&self) {
         self.stopped.set(true);
-        self.reads.stop();
+        self.reads.wake();
         self.ring_event();
+    }
+
+    /// Whether [`run`](Self::run) ends.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.get()
     }
 
     /// The reads that the core stays awake for.
@@ -413,7 +418,7 @@ impl Ring {
         let mut asked = false;
         poll_fn(|context| {
             // Once it is stopped nobody looks for who asks.
-            if mem::replace(&mut asked, true) || self.stopped.get() {
+            if mem::replace(&mut asked, true) || self.has_stopped() {
                 return Poll::Ready(());
             }
             self.paused.borrow_mut().push(context.waker().clone());

@@ -103,6 +103,21 @@ async fn leaf_page<D: Disk, R: Runtime>(
 }
 
 impl<D: Disk> TreePage<D> {
+    /// What the page holds, looked through the first time only.
+    fn view<'a, V>(
+        &'a self,
+        kind: PageKind,
+        reopen: impl FnOnce(&'a [u8]) -> V,
+        open: impl FnOnce(&'a [u8]) -> Result<(page::PageHeader, V), DecodeFault>,
+    ) -> Result<V, TreeError> {
+        if self.page.is_sound(kind) {
+            return Ok(reopen(&self.page));
+        }
+        let (_, view) = open(&self.page).map_err(|fault| self.malformed(fault))?;
+        self.page.set_sound(kind);
+        Ok(view)
+    }
+
     fn malformed(&self, fault: DecodeFault) -> TreeError {
         let extent = self.reference.extent;
         TreeError::Malformed { block: extent.first_block, blocks: extent.blocks, fault }
@@ -111,25 +126,13 @@ impl<D: Disk> TreePage<D> {
 
 impl<D: Disk> InnerPage<D> {
     fn view(&self) -> Result<inner::InnerView<'_>, TreeError> {
-        let TreePage { page, .. } = &self.0;
-        if page.is_sound(PageKind::Inner) {
-            return Ok(inner::InnerView::reopen(page));
-        }
-        let (_, view) = inner::InnerView::open(page).map_err(|fault| self.0.malformed(fault))?;
-        page.set_sound(PageKind::Inner);
-        Ok(view)
+        self.0.view(PageKind::Inner, inner::InnerView::reopen, inner::InnerView::open)
     }
 }
 
 impl<D: Disk> LeafPage<D> {
     fn view(&self) -> Result<leaf::LeafView<'_>, TreeError> {
-        let TreePage { page, .. } = &self.0;
-        if page.is_sound(PageKind::Leaf) {
-            return Ok(leaf::LeafView::reopen(page));
-        }
-        let (_, view) = leaf::LeafView::open(page).map_err(|fault| self.0.malformed(fault))?;
-        page.set_sound(PageKind::Leaf);
-        Ok(view)
+        self.0.view(PageKind::Leaf, leaf::LeafView::reopen, leaf::LeafView::open)
     }
 }
 
