@@ -13,6 +13,7 @@ use evenkeel_storage::{
 };
 use std::cell::Cell;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -132,7 +133,7 @@ impl Own {
         let opened = Engine::open(disk, core.runtime(), config(&request)).await;
         let (engine, recovery) = opened.map_err(text)?;
         for found in &recovery.partitions {
-            engine.apply(found.id, found.last_slot, |_| ());
+            engine.apply(found.id, found.last_slot, |_| ControlFlow::Continue(()));
         }
         if recovery.partitions.is_empty() {
             for id in (0..PARTITIONS).map(PartitionId) {
@@ -212,7 +213,7 @@ impl Own {
                     let checksum = entry.checksum(id, GENERATION, end.checksum);
                     let durable = self.engine.append(id, entry, checksum).map_err(text)?;
                     durable.await.map_err(text)?;
-                    self.engine.apply(id, slot, |_| ());
+                    self.engine.apply(id, slot, |_| ControlFlow::Continue(()));
                     let applied = self.applied(id);
                     applied.set(Position { slot: slot.max(applied.get().slot), checksum: 0 });
                     return Ok(());

@@ -8,6 +8,7 @@ mod traffic;
 
 use crate::hub::Hub;
 use crate::journal::Writes;
+use crate::mark::{Marks, is_mark};
 use crate::message::SnapshotEnd;
 use crate::mistakes;
 use crate::partition::Partition;
@@ -21,6 +22,7 @@ use evenkeel_paxos::{
 use evenkeel_storage::{Disk, Durable, Entry, Operation, Position, Refused, Runtime, WalFailed};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 /// How many support messages carry what a leader has chosen, after it has: some may be lost.
@@ -40,6 +42,7 @@ pub(crate) struct Group {
     durable: Token,
     pub places: Places,
     pub sessions: Sessions,
+    pub marks: Marks,
     /// Writes with a token that are not applied yet.
     pub pending_tokens: HashMap<(u128, u64), Slot>,
     /// Content is being put in its place: until that is durable consensus hears of nothing.
@@ -133,7 +136,7 @@ impl<R: Runtime> Facts for Surroundings<'_, R> {
 }
 
 impl Group {
-    pub fn new(replica: Replica, places: Places, sessions: Sessions) -> Group {
+    pub fn new(replica: Replica, places: Places, sessions: Sessions, marks: Marks) -> Group {
         Group {
             replica,
             out: Output::default(),
@@ -144,6 +147,7 @@ impl Group {
             durable: Token(0),
             places,
             sessions,
+            marks,
             pending_tokens: HashMap::new(),
             paused: false,
             deferred: None,
@@ -218,7 +222,8 @@ pub(crate) fn kind_of(entry: &Entry) -> Option<EntryKind> {
     if entry.lasting {
         return Some(EntryKind::Swap(Membership::decode(&entry.note)?.configuration));
     }
-    Some(if entry.operations.is_empty() { EntryKind::Noop } else { EntryKind::Command })
+    let is_noop = entry.operations.is_empty() && entry.note.is_empty();
+    Some(if is_noop { EntryKind::Noop } else { EntryKind::Command })
 }
 
 pub(crate) fn position(anchor: Anchor) -> Position {
@@ -415,16 +420,32 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
         if slot <= self.applied() || self.halted.get() {
             return;
         }
-        let Group { sessions, pending_tokens, .. } = group;
-        self.engine.apply(self.row().id, slot, |entry| {
-            let note = (!entry.lasting).then(|| TokenNote::decode(&entry.note)).flatten();
-            let Some(note) = note else { return sessions.pass(entry.timestamp) };
-            pending_tokens.remove(&(note.token.session, note.token.sequence));
-            sessions.record(&note, entry.slot, entry.timestamp, first_image(entry));
-        });
+        while let Some(mark) = self.apply_to_mark(group, slot) {
+            self.reach_mark(group, mark, slot);
+        }
         self.set_applied(slot);
         group.announcements = ANNOUNCEMENTS;
         self.hub.announce(self.row().id);
+    }
+
+    /// Applies up to `slot`, or only to the next mark, which it yields.
+    fn apply_to_mark(&self, group: &mut Group, slot: Slot) -> Option<Slot> {
+        let Group { sessions, pending_tokens, marks, .. } = group;
+        let mut mark = None;
+        self.engine.apply(self.row().id, slot, |entry| {
+            marks.pass(entry);
+            let note = (!entry.lasting).then(|| TokenNote::decode(&entry.note)).flatten();
+            match note {
+                Some(note) => {
+                    pending_tokens.remove(&(note.token.session, note.token.sequence));
+                    sessions.record(&note, entry.slot, entry.timestamp, first_image(entry));
+                }
+                None => sessions.pass(entry.timestamp),
+            }
+            mark = is_mark(entry).then_some(entry.slot);
+            if mark.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        mark
     }
 
     /// Leadership was won or lost.

@@ -2,6 +2,7 @@
 //!
 //! Cores are numbered as groups name them. It knows groups only by their ids.
 
+use crate::mark::LOOKS_PER_INTERVAL;
 use crate::message::{CoreMessage, GroupMessage, Outbox};
 use crate::place::Place;
 use evenkeel_model::PartitionId;
@@ -30,6 +31,8 @@ pub struct CoreConfig {
     /// How many bytes more all groups together keep for members that copy content at the moment: what is written
     /// meanwhile is what they need next.
     pub copy_tail_bytes_max: u64,
+    /// How far apart the marks of a partition are that is written to ([`Engine::mark`](evenkeel_storage::Engine::mark)).
+    pub mark_interval_ns: u64,
     /// Keys and images in one piece of a snapshot, about.
     pub piece_bytes: usize,
     /// The way to other cores.
@@ -52,6 +55,7 @@ impl CoreConfig {
             support: SupportSettings::default(),
             tail_bytes_max: 4 * 1024 * 1024,
             copy_tail_bytes_max: 64 * 1024 * 1024,
+            mark_interval_ns: 3_600_000_000_000,
             piece_bytes: 128 * 1024,
             outbox,
         }
@@ -76,6 +80,7 @@ pub(crate) struct Hub<R> {
     /// Groups of which something was chosen that others may not have heard of. Idle ones are not looked at.
     announcing: RefCell<BTreeSet<PartitionId>>,
     support_due: Cell<Time>,
+    marks_due: Cell<Time>,
     /// Of the bytes kept for copies, what no group has taken.
     copy_tail_left: Cell<u64>,
     /// Copies under way.
@@ -133,6 +138,7 @@ impl<R: Runtime> Hub<R> {
             wakes: RefCell::default(),
             announcing: RefCell::default(),
             support_due: Cell::new(now),
+            marks_due: Cell::new(now),
             planned: Cell::new(Time(u64::MAX)),
             keeper: RefCell::default(),
             closed: Cell::new(false),
@@ -250,11 +256,22 @@ impl<R: Runtime> Hub<R> {
         due
     }
 
-    /// When the task that keeps time has something to do; never on a core without others.
-    pub fn next_due(&self) -> Option<Time> {
+    /// Whether it is time to look which partitions are to be marked.
+    pub fn may_mark(&self) -> bool {
+        let now = self.now();
+        let may = now >= self.marks_due.get();
+        if may {
+            self.marks_due.set(now.after(self.config.mark_interval_ns / LOOKS_PER_INTERVAL));
+        }
+        may
+    }
+
+    /// When the task that keeps time has something to do.
+    pub fn next_due(&self) -> Time {
         let support = (!self.cores.borrow().is_empty()).then(|| self.support_due.get());
-        let next = self.wakes.borrow().values().copied().min().into_iter().chain(support).min();
-        self.planned.set(next.unwrap_or(Time(u64::MAX)));
+        let wake = self.wakes.borrow().values().copied().min();
+        let next = wake.into_iter().chain(support).fold(self.marks_due.get(), Time::min);
+        self.planned.set(next);
         next
     }
 
@@ -270,8 +287,8 @@ impl<R: Runtime> Hub<R> {
     }
 
     /// Whether something is due earlier than the time it was planned for.
-    pub fn is_before(&self, planned: Option<Time>) -> bool {
-        self.closed.get() || self.planned.get() < planned.unwrap_or(Time(u64::MAX))
+    pub fn is_before(&self, planned: Time) -> bool {
+        self.closed.get() || self.planned.get() < planned
     }
 
     fn wake_keeper(&self) {

@@ -25,6 +25,7 @@ mod group;
 mod hub;
 mod journal;
 mod latch;
+mod mark;
 mod message;
 pub mod mistakes;
 mod partition;

@@ -20,7 +20,7 @@ use crate::snapshot::Pins;
 use evenkeel_model::catalogue::PartitionRow;
 use evenkeel_model::{Ballot, HybridClock, Slot, Timestamp};
 use evenkeel_paxos::{self as paxos, Facts, Input, Member, MemberId, MemberKind, Standing};
-use evenkeel_storage::{self as storage, Disk, Engine, Mistake, Runtime};
+use evenkeel_storage::{self as storage, Disk, Engine, Mark, Mistake, Runtime};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -48,6 +48,8 @@ pub struct State {
     pub end: Slot,
     /// The greatest timestamp in its log.
     pub timestamp: Timestamp,
+    /// The last mark at which a merge has ended here, since the start.
+    pub mark: Option<Mark>,
 }
 
 /// One member of one partition's group. Its methods may be under way many times at once, on one core.
@@ -334,6 +336,7 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             applied: self.applied(),
             end: group.replica.end().slot,
             timestamp: self.last_timestamp(),
+            mark: self.engine.last_mark(self.row.id),
         }
     }
 

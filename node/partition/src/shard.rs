@@ -5,13 +5,14 @@ use crate::error::{CreateError, OpenError, RowFault, Stopped};
 use crate::group::{Group, Places, anchor, first_image, kind_of, read_state};
 use crate::hub::{CoreConfig, Hub};
 use crate::journal::Journal;
+use crate::mark::{Marks, is_mark};
 use crate::message::{CoreMessage, GroupMessage};
 use crate::mistakes;
 use crate::partition::Partition;
 use crate::place::{Charter, Membership, Place, Seat};
 use crate::sessions::{Sessions, TokenNote};
 use evenkeel_model::catalogue::PartitionRow;
-use evenkeel_model::{Generation, ItemView, PartitionId};
+use evenkeel_model::{Generation, ItemView, PartitionId, Slot};
 use evenkeel_paxos::{Durable, Entry as Vote, Member, MemberId, MemberKind, Record, Replica, Time};
 use evenkeel_storage::{
     Disk, Engine, EngineStatistics, MergeCounts, RecoveredPartition, Recovery, Runtime, ScrubCounts,
@@ -241,7 +242,10 @@ impl<D: Disk, R: Runtime> Core<D, R> {
             membership = Membership::decode(state).ok_or_else(|| fault("its last swap"))?;
         }
         let forgets = self.hub.runtime.errs(mistakes::TOKENS_LOST_AT_START);
-        for entry in found.noted.iter().filter(|_| !forgets) {
+        let (marks, tokens): (Vec<_>, Vec<_>) = found.noted.iter().partition(|entry| is_mark(entry));
+        // Nothing was frozen there.
+        marks.iter().for_each(|_| self.engine.pass_mark());
+        for entry in tokens.into_iter().filter(|_| !forgets) {
             let note = TokenNote::decode(&entry.note).ok_or_else(|| fault("the token of a write"))?;
             sessions.record(&note, entry.slot, entry.timestamp, first_image(entry));
         }
@@ -267,7 +271,9 @@ impl<D: Disk, R: Runtime> Core<D, R> {
         let sole = membership.configuration.ids() == [charter.member.id];
         let votes_from = if restarted && !sole { self.hub.votes_from } else { Time::default() };
         let replica = Replica::recover(charter.member, found.generation, &durable, votes_from);
-        let group = Group::new(replica, places, sessions);
+        let is_changed = found.last_slot > Slot(0);
+        let marks = Marks::begin(found.id, self.hub.now(), self.hub.config.mark_interval_ns, is_changed);
+        let group = Group::new(replica, places, sessions, marks);
         let (engine, hub, journal) = (self.engine.clone(), self.hub.clone(), self.journal.clone());
         Ok(Partition::open(row, engine, hub, journal, group, found.last_timestamp))
     }
@@ -301,6 +307,10 @@ impl<D: Disk, R: Runtime> Core<D, R> {
             if let Some(partition) = partition {
                 partition.on_alarm();
             }
+        }
+        if self.hub.may_mark() {
+            let now = self.hub.now();
+            self.all().iter().for_each(|partition| partition.mark_if_due(now));
         }
         let sent = self.hub.send_support(self.log_moves(), |core| {
             let announcing = self.hub.announcing().into_iter();
@@ -339,28 +349,18 @@ impl<D: Disk, R: Runtime> Core<D, R> {
 async fn keep_time<D: Disk, R: Runtime>(core: Weak<Core<D, R>>, hub: Rc<Hub<R>>) {
     while !hub.is_closed() {
         let due = hub.next_due();
-        let pause_ns = due.map(|due| due.0.saturating_sub(hub.now().0));
-        match pause_ns {
-            Some(0) => {
-                let Some(core) = core.upgrade() else { return };
-                core.tick();
-            }
-            Some(pause_ns) => {
-                let mut sleep = pin!(hub.runtime.sleep(Duration::from_nanos(pause_ns)));
-                poll_fn(|context| {
-                    hub.set_keeper(context);
-                    if hub.is_before(due) { Poll::Ready(()) } else { sleep.as_mut().poll(context) }
-                })
-                .await;
-            }
-            None => {
-                poll_fn(|context| {
-                    hub.set_keeper(context);
-                    if hub.is_before(None) { Poll::Ready(()) } else { Poll::Pending }
-                })
-                .await;
-            }
+        let pause_ns = due.0.saturating_sub(hub.now().0);
+        if pause_ns == 0 {
+            let Some(core) = core.upgrade() else { return };
+            core.tick();
+            continue;
         }
+        let mut sleep = pin!(hub.runtime.sleep(Duration::from_nanos(pause_ns)));
+        poll_fn(|context| {
+            hub.set_keeper(context);
+            if hub.is_before(due) { Poll::Ready(()) } else { sleep.as_mut().poll(context) }
+        })
+        .await;
     }
 }
 

@@ -9,8 +9,8 @@ use evenkeel_expression::{Update, UpdateView};
 use evenkeel_model::{AttributeValue, Attributes, ItemView, encode_item};
 use evenkeel_partition::{Change, Outcome, RequestToken, Terms, WriteError};
 use evenkeel_paxos::{Member, MemberId, MemberKind, Standing};
-use evenkeel_storage::Runtime;
 use evenkeel_storage::memory::Random;
+use evenkeel_storage::{Mark, Runtime};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -551,6 +551,7 @@ fn an_orderly_stop_hands_leadership_over_within_milliseconds() {
         let leader = world.leader();
         let reign = world.partition(leader).reign();
         assert!(reign.is_some(), "seed={seed}");
+        world.are_disks_prompt = true;
         assert_eq!(world.shard(leader).hand_over(), 1, "seed={seed}");
         let asked = world.partition(leader);
         let led = async move { asked.until_led(Duration::from_millis(20)).await.leader };
@@ -601,4 +602,51 @@ fn a_write_bound_to_a_reign_is_not_made_in_another() {
     assert!(back);
     let refused = world.run(Duration::from_secs(5), write(partition)).unwrap();
     assert!(matches!(refused, Err(WriteError::NotLeader(_))), "{refused:?}");
+}
+
+/// The mark at which the last merges of all members have ended, if it is the same one.
+fn common_mark(world: &World) -> Option<Mark> {
+    let marks = [0, 1, 2].map(|core| world.partition(core).report().mark);
+    let first =
+        marks[0].filter(|first| marks.iter().all(|mark| mark.is_some_and(|mark| mark.slot == first.slot)))?;
+    assert!(marks.iter().all(|mark| *mark == Some(first)), "the same slot, and other content: {marks:?}");
+    Some(first)
+}
+
+#[test]
+fn merges_of_all_members_end_at_the_same_marks_with_the_same_content() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 16 << 10);
+        let leader = world.leader();
+        for key in 10..20 {
+            put(&mut world, leader, key, "a").unwrap().unwrap();
+        }
+        assert!(world.until(3 * MARK_INTERVAL, |world| common_mark(world).is_some()));
+        let first = common_mark(&world).unwrap();
+        world.settle(&[0, 1, 2]);
+        let quiet = world.partition(leader).applied();
+        world.pass(3 * MARK_INTERVAL);
+        assert_eq!(world.partition(leader).applied(), quiet, "without writes there is nothing to mark");
+
+        // A member that stands still while the others mark the log merges there when it comes to it.
+        let behind = (leader + 1) % 3;
+        world.cut_off(behind, true);
+        put(&mut world, leader, 15, "b").unwrap().unwrap();
+        world.pass(2 * MARK_INTERVAL);
+        assert_eq!(world.partition(behind).report().mark, Some(first));
+        world.cut_off(behind, false);
+        let later = |world: &World| common_mark(world).is_some_and(|mark| mark.slot > first.slot);
+        assert!(world.until(3 * MARK_INTERVAL, later), "{}", world.describe(behind));
+        let second = common_mark(&world).unwrap();
+        assert_ne!(second.content_hash, first.content_hash);
+
+        // What is marked and was not merged is passed over by a start; the log goes on.
+        put(&mut world, leader, 16, "c").unwrap().unwrap();
+        world.crash(behind);
+        world.start(behind);
+        let leader = world.leader();
+        put(&mut world, leader, 17, "d").unwrap().unwrap();
+        let later = |world: &World| common_mark(world).is_some_and(|mark| mark.slot > second.slot);
+        assert!(world.until(4 * MARK_INTERVAL, later), "{}", world.describe(behind));
+    }
 }

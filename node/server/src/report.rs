@@ -53,8 +53,10 @@ const SCRUB_GAUGES: [(&str, ReadScrub); 2] =
     [("evenkeel_bad_pages", |s| s.bad_pages), ("evenkeel_bad_frames", |s| s.bad_frames)];
 
 /// Counters of checkpoints.
-const MERGE_COUNTERS: [(&str, ReadMerges); 4] = [
+const MERGE_COUNTERS: [(&str, ReadMerges); 6] = [
     ("evenkeel_merges_total", |s| s.merges),
+    ("evenkeel_merges_at_marks_total", |s| s.marks),
+    ("evenkeel_marks_passed_over_total", |s| s.marks_passed),
     ("evenkeel_flips_total", |s| s.flips),
     ("evenkeel_checkpoints_failed_total", |s| s.failed),
     ("evenkeel_inner_pages_unreleased_total", |s| s.unreleased),

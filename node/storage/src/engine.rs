@@ -8,6 +8,7 @@
 //! It knows nothing of what an image means, nor of why a slot may be applied.
 
 mod checkpoint;
+mod freeze;
 pub mod inspect;
 mod install;
 mod load;
@@ -19,6 +20,8 @@ mod split;
 mod types;
 
 pub use checkpoint::{CheckpointError, MergeCounts};
+pub(crate) use freeze::Frozen;
+pub use freeze::Mark;
 pub use install::{Installed, Prepared};
 pub use load::{Content, LoadError, NewPartition};
 pub use reading::Pinned;

@@ -29,7 +29,7 @@ pub mod wal;
 pub use disk::{BLOCK_BYTES, Disk, DiskError, FileId, SystemError};
 pub use engine::{
     CheckpointError, Child, Counts, Cut, Engine, EngineConfig, EngineStatistics, Entry, Installed,
-    KeyAndImage, LoadError, MergeCounts, NewPartition, Newest, Operation, Page, PageSettings, Pinned,
+    KeyAndImage, LoadError, Mark, MergeCounts, NewPartition, Newest, Operation, Page, PageSettings, Pinned,
     Position, Prepared, RangeQuery, RecoveredPartition, Recovery, ScrubCounts, ScrubFault, SplitError,
 };
 pub use error::{OpenError, PartitionError, ReadError, Refused, Shared, TooManyFrozen, WalFailed};

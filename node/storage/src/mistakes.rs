@@ -28,6 +28,9 @@ pub const PAGE_UNCHECKED: Mistake = Mistake("the checksum in the parent is not c
 /// An owner hears that content has taken a partition's place before a flip has made that durable.
 pub const INSTALLED_UNFLIPPED: Mistake = Mistake("content is installed before a flip is durable");
 
+/// A merge that must end at a mark takes in what was applied behind it.
+pub const MARK_OVERRUN: Mistake = Mistake("a merge takes in what came behind its mark");
+
 /// A tail that a crash has cut is taken for damage.
 pub const CUT_TAKEN_FOR_DAMAGE: Mistake = Mistake("a torn tail is taken for damage");
 

@@ -8,7 +8,7 @@
 //! anew. What is applied stays. It knows nothing of frames, files or tasks, nor of why that is so.
 
 use crate::{
-    engine::{Counts, Entry, Newest, Operation, Position, RecoveredPartition},
+    engine::{Counts, Entry, Frozen, Mark, Newest, Operation, Position, RecoveredPartition},
     space::{CataloguedPartition, LogPosition, RootReference},
     table::{Table, held_bytes},
     wal::{
@@ -19,6 +19,7 @@ use crate::{
 use evenkeel_model::{Ballot, Generation, LogTime, PartitionId, Slot, Timestamp};
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry as MapEntry},
+    ops::ControlFlow,
     rc::Rc,
 };
 
@@ -62,6 +63,10 @@ pub(crate) struct Partition {
     pub(crate) checkpoint: Option<CataloguedPartition>,
     /// A merge is under way.
     pub(crate) is_merging: bool,
+    /// What the next one ends with, if its owner has said where it must.
+    pub(crate) marked: Option<Frozen>,
+    /// The last mark at which one has ended.
+    pub(crate) last_mark: Option<Mark>,
     /// The last flip has written it down.
     pub(crate) is_catalogued: bool,
     /// It takes no records before a flip has written it down, in the place of this partition or for itself.
@@ -137,6 +142,8 @@ impl Partition {
             content: 0,
             checkpoint: None,
             is_merging: false,
+            marked: None,
+            last_mark: None,
             stuck_until_ns: 0,
             is_catalogued: false,
             sealed_by: None,
@@ -367,14 +374,16 @@ impl Partition {
         self.tail = tail;
     }
 
-    /// Moves the pending entries up to `slot` into the table, and shows each to `visit` before.
-    pub(crate) fn apply(&mut self, slot: Slot, mut visit: impl FnMut(&Entry)) {
+    /// Moves the pending entries up to `slot` into the table, and shows each to `visit` before, up to one at which
+    /// it wants to stop.
+    pub(crate) fn apply(&mut self, slot: Slot, mut visit: impl FnMut(&Entry) -> ControlFlow<()>) {
         assert!(slot <= self.end.slot, "only what was appended is applied");
-        while self.applied.slot < slot {
+        let mut flow = ControlFlow::Continue(());
+        while self.applied.slot < slot && flow.is_continue() {
             let next = self.applied.slot.next();
             if self.kept_bytes_max == 0 && self.tail_after == self.applied {
                 let held = self.tail.pop_front().expect("what is pending is in memory");
-                visit(&held.entry);
+                flow = visit(&held.entry);
                 self.pending_bytes -= entry_bytes(&held.entry);
                 self.applied = Position { slot: next, checksum: held.checksum };
                 (self.tail_after, self.applied_frame) = (self.applied, held.at.frame);
@@ -382,7 +391,7 @@ impl Partition {
             } else {
                 let at = usize::try_from(next.0 - self.tail_after.slot.0 - 1).expect("it is in memory");
                 let held = &self.tail[at];
-                visit(&held.entry);
+                flow = visit(&held.entry);
                 let (bytes, operations) = (entry_bytes(&held.entry), held.entry.operations.clone());
                 self.applied = Position { slot: next, checksum: held.checksum };
                 self.applied_frame = held.at.frame;
@@ -456,6 +465,7 @@ impl Partition {
             self.table.put_over_tree();
         }
         self.content += 1;
+        self.marked = None;
         self.charge_again();
     }
 
@@ -528,6 +538,7 @@ impl Partition {
             while found.noted.front().is_some_and(old) {
                 found.noted.pop_front();
             }
+            ControlFlow::Continue(())
         });
         self.found = found;
     }

@@ -446,7 +446,7 @@ fn a_log_full_to_its_last_record_goes_round_once_a_flip_lets_it() {
     }
     // The idle log covers its last frame.
     runtime.pass(&disk, Duration::from_millis(30));
-    engine.apply(P1, Slot(slot), |_| ());
+    engine.apply_to(P1, Slot(slot));
     runtime.block_on(&disk, engine.checkpoint(P1, &[])).unwrap();
     runtime.block_on(&disk, engine.flip()).unwrap();
     runtime.pass(&disk, Duration::from_millis(30));
@@ -491,7 +491,7 @@ fn a_merge_of_a_partition_that_went_and_came_back_is_of_no_use() {
     let disk = MemoryDisk::automatic();
     let (runtime, engine) = started(&disk);
     runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"old")).unwrap()).unwrap();
-    engine.apply(P1, Slot(1), |_| ());
+    engine.apply_to(P1, Slot(1));
     let merge = engine.checkpoint(P1, &[]);
     comes_back(&runtime, &disk, &engine);
     assert_eq!(runtime.block_on(&disk, merge), Err(CheckpointError::Gone { id: P1 }));
@@ -508,7 +508,7 @@ fn a_flip_of_what_a_partition_was_lets_nothing_go_of_what_it_is() {
     runtime.block_on(&disk, engine.create_partition(P1, G1, b"first")).unwrap();
     runtime.block_on(&disk, engine.create_partition(P2, G1, b"other")).unwrap();
     runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"old")).unwrap()).unwrap();
-    engine.apply(P1, Slot(1), |_| ());
+    engine.apply_to(P1, Slot(1));
     runtime.block_on(&disk, engine.checkpoint(P1, &[])).unwrap();
     // What is merged waits for the flip, which comes later.
     comes_back(&runtime, &disk, &engine);
@@ -517,7 +517,7 @@ fn a_flip_of_what_a_partition_was_lets_nothing_go_of_what_it_is() {
     for slot in 1..=60 {
         let Ok(durable) = engine.append_next(P2, put(slot, "k", &[2; 3000])) else { break };
         runtime.block_on(&disk, durable).unwrap();
-        engine.apply(P2, Slot(slot), |_| ());
+        engine.apply_to(P2, Slot(slot));
         runtime.block_on(&disk, engine.checkpoint(P2, &[])).unwrap();
         runtime.block_on(&disk, engine.flip()).unwrap();
     }
@@ -693,4 +693,27 @@ fn operations_of_one_entry_are_applied_in_order() {
     engine.apply_to(P1, Slot(1));
     assert_eq!(items(&runtime, &disk, &engine, P1), [(b"k".to_vec(), b"22".to_vec())]);
     assert_eq!(engine.statistics().table_bytes, 32 + 32 + 64);
+}
+
+#[test]
+fn a_frame_that_was_put_over_the_one_it_covers_is_no_end_of_the_log() {
+    let disk = MemoryDisk::automatic();
+    let (runtime, engine) = started(&disk);
+    runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"v")).unwrap()).unwrap();
+    runtime.pass(&disk, Duration::from_millis(12));
+    runtime.block_on(&disk, engine.close()).unwrap();
+    let history = disk.history();
+    let [.., covered, covering] = &history[..] else { panic!("two writes") };
+    assert_eq!((covered.file, covered.offset + covered.bytes.len() as u64), (covering.file, covering.offset));
+    let mut content = disk.content(covering.file);
+    let (first, last) = (covered.offset as usize, covering.offset as usize);
+    content[first..first + covering.bytes.len()].copy_from_slice(&covering.bytes);
+    content[last..last + covering.bytes.len()].fill(0);
+    let disk = disk.cut_power(|_, _, _| false);
+    disk.set_content(covering.file, content);
+    match open(&TestRuntime::new(2), &disk, config()) {
+        Err(OpenError::Corrupt { offset, .. }) => assert_eq!(offset, covered.offset),
+        Ok((_, recovery)) => panic!("{} entries were found", recovery.entries),
+        Err(error) => panic!("{error}"),
+    }
 }

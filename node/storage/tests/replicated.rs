@@ -387,3 +387,65 @@ fn what_was_written_behind_installed_content_goes_with_its_partition() {
     let (.., found) = restarted(&runtime, &disk, engine);
     assert_eq!(found.id, P2, "its end explains the hole in its log");
 }
+
+#[test]
+fn a_merge_ends_at_the_mark_with_what_its_owner_knew_there() {
+    let (runtime, disk, engine) = started();
+    for slot in 1..=5 {
+        accept(&engine, accepted(1, slot - 1, put(slot, &format!("k{slot}"), b"v")));
+    }
+    engine.apply_to(P1, Slot(1));
+    let before = engine.checkpoint(P1, b"at 1");
+    engine.apply_to(P1, Slot(3));
+    engine.mark(P1, b"at 3").unwrap();
+    assert!(
+        matches!(engine.mark(P1, b"again"), Err(CheckpointError::UnderWay { .. })),
+        "it is not merged yet"
+    );
+    engine.apply_to(P1, Slot(4));
+    runtime.block_on(&disk, before).unwrap();
+    assert_eq!(engine.last_mark(P1), None);
+    assert_eq!(runtime.block_on(&disk, engine.checkpoints_due()), Some(vec![P1]));
+    runtime.block_on(&disk, engine.checkpoint(P1, b"at 4")).unwrap();
+    let at_mark = engine.last_mark(P1).unwrap();
+    assert_eq!(at_mark.slot, Slot(3));
+    runtime.block_on(&disk, engine.flip()).unwrap();
+    let counts = engine.merge_counts();
+    assert_eq!((counts.merges, counts.marks, counts.marks_passed), (2, 1, 1));
+
+    let (runtime, disk, engine, found) = restarted(&runtime, &disk, engine);
+    assert_eq!(found.begun.as_deref(), Some(&b"at 3"[..]));
+    assert_eq!((found.applied.slot, found.last_slot), (Slot(4), Slot(5)));
+    assert_eq!(engine.last_mark(P1), None, "which slots were marked is not written down");
+    engine.apply_to(P1, Slot(5));
+    assert_eq!(keys(&runtime, &disk, &engine), ["k1=v", "k2=v", "k3=v", "k4=v", "k5=v"]);
+
+    // Another shape of the tree, made at other times, has the same hash at the same slot.
+    let (runtime, disk, engine) = started();
+    for slot in 1..=3 {
+        accept(&engine, accepted(1, slot - 1, put(slot, &format!("k{slot}"), b"v")));
+        engine.apply_to(P1, Slot(slot));
+        if slot == 3 {
+            engine.mark(P1, b"at 3").unwrap();
+        }
+        runtime.block_on(&disk, engine.checkpoint(P1, b"")).unwrap();
+    }
+    assert_eq!(engine.last_mark(P1), Some(at_mark));
+}
+
+#[test]
+fn content_that_takes_the_place_of_a_partitions_own_leaves_no_mark_behind() {
+    let (runtime, disk, engine) = started();
+    for slot in 1..=2 {
+        accept(&engine, accepted(1, slot - 1, put(slot, "k", b"v")));
+    }
+    engine.apply_to(P1, Slot(2));
+    engine.mark(P1, b"at 2").unwrap();
+    let content = runtime.block_on(&disk, engine.load_content(P1, async || None)).unwrap();
+    let prepared = runtime.block_on(&disk, engine.prepare(P1, content, b"at 9")).unwrap();
+    let installed = prepared.install(Position { slot: Slot(9), checksum: 7 }, Timestamp(9)).unwrap();
+    runtime.block_on(&disk, installed.until_durable()).unwrap();
+    drop(installed);
+    runtime.block_on(&disk, engine.checkpoint(P1, b"later")).unwrap();
+    assert_eq!((engine.last_mark(P1), engine.merge_counts().marks), (None, 0));
+}

@@ -58,6 +58,9 @@ pub struct ReplicaReport {
     pub applied: Slot,
     /// The last slot of its log.
     pub end: Slot,
+    /// The last mark of the log at which a merge has ended, since its node's start, and the hash of the content
+    /// there: equal for all replicas that have ended one at the same.
+    pub mark: Option<(Slot, u128)>,
     /// Its items.
     pub items: u64,
     /// Their size by DynamoDB's rules, in bytes.
@@ -130,6 +133,8 @@ impl Client {
             ballot: (&state.ballot).into(),
             applied: (&state.applied).into(),
             end: (&state.end).into(),
+            mark: Some((Slot::from(&state.marked), state.content_hash.into()))
+                .filter(|mark| mark.0 > Slot(0)),
             items: state.items.into(),
             bytes: state.bytes.into(),
         })

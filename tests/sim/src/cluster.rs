@@ -165,6 +165,8 @@ pub struct ReplicaState {
     pub applied: u64,
     /// A hash of the content, and the slot that it is as of, if that could be read yet.
     pub content: Option<(u64, u128)>,
+    /// The last mark at which a merge has ended, and the content's hash there by its tree.
+    pub mark: Option<(u64, u128)>,
     /// Which member it is.
     pub member: u32,
     /// The last slot of its log.

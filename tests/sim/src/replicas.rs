@@ -21,7 +21,9 @@ use evenkeel_partition::{
 };
 use evenkeel_paxos::{Member, MemberId, MemberKind, Standing};
 use evenkeel_storage::memory::{MemoryDisk, TestRuntime};
-use evenkeel_storage::{Engine, EngineConfig, Limits, OpenError, PageSettings, Runtime, WalConfig};
+use evenkeel_storage::{
+    Engine, EngineConfig, Limits, MergeCounts, OpenError, PageSettings, Runtime, WalConfig,
+};
 use evenkeel_wire::RefusalCode;
 use looking::Looks;
 use std::cell::RefCell;
@@ -36,6 +38,8 @@ const VALUE: &str = "value";
 const NODES_MAX: u32 = 16;
 /// One item to a piece, nearly: copies take several.
 const PIECE_BYTES: usize = 1;
+/// A few marks of each partition in a run.
+const MARK_INTERVAL_NS: u64 = 1_000_000_000;
 const SWAP_PATIENCE: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -62,6 +66,7 @@ pub struct Replicas {
 struct Noticed {
     segments_recycled: u64,
     checkpoints: u64,
+    marks_passed: u64,
     /// The partitions whose strong reads this core would have answered when it was last looked at.
     serving: BTreeSet<usize>,
 }
@@ -207,6 +212,7 @@ impl Core for Replicas {
             let mut core_config = CoreConfig::new(own, Rc::new(Way { from: own, outbox: outbox.clone() }));
             (core_config.tail_bytes_max, core_config.copy_tail_bytes_max) = (2 * 1024, 8 * 1024);
             core_config.piece_bytes = PIECE_BYTES;
+            core_config.mark_interval_ns = MARK_INTERVAL_NS;
             let shard =
                 Rc::new(Shard::open(engine, runtime.clone(), core_config, &recovery).expect("it opens"));
             *slot.borrow_mut() = Some(shard.clone());
@@ -305,10 +311,12 @@ impl Replicas {
     fn notice(&self) {
         let Some(shard) = self.shard.borrow().clone() else { return };
         let mut noticed = self.noticed.borrow_mut();
-        let (recycled, checkpoints) = (shard.statistics().segments_recycled, shard.checkpoints().flips);
+        let recycled = shard.statistics().segments_recycled;
+        let MergeCounts { flips: checkpoints, marks_passed, .. } = shard.checkpoints();
         for (event, now, before) in [
             ("segment wrap", recycled, std::mem::replace(&mut noticed.segments_recycled, recycled)),
             ("checkpoint", checkpoints, std::mem::replace(&mut noticed.checkpoints, checkpoints)),
+            ("mark passed over", marks_passed, std::mem::replace(&mut noticed.marks_passed, marks_passed)),
         ] {
             (before..now).for_each(|_| self.outbox.note(event));
         }
@@ -386,6 +394,7 @@ impl Replicas {
             partition: number,
             applied: report.applied.0,
             content,
+            mark: report.mark.map(|mark| (mark.slot.0, mark.content_hash)),
             member: member.0,
             end: report.end.0,
             promised: (report.ballot.round, report.ballot.replica),

@@ -247,6 +247,8 @@ fn run_unguarded<C: Core>(plan: &Plan) -> Result<Report, Violation> {
         steps: 0,
         faults: 0,
         contents: BTreeMap::new(),
+        marks: BTreeMap::new(),
+        compared: BTreeSet::new(),
     };
     simulation.run()
 }
@@ -261,6 +263,10 @@ struct Simulation<C: Core> {
     steps: u64,
     /// The content of each partition at each slot, and who held it first.
     contents: BTreeMap<(usize, u64), (u128, Place)>,
+    /// What the tree of each partition held at each mark, and whose was the first.
+    marks: BTreeMap<(usize, u64), (u128, Place)>,
+    /// Whose were compared with that.
+    compared: BTreeSet<(usize, u64, Place)>,
 }
 
 impl<C: Core> Simulation<C> {
@@ -408,11 +414,19 @@ impl<C: Core> Simulation<C> {
                     return Err(Violation::TwoServe { partition, one, other, at_ns });
                 }
                 self.check_word(other, &replica)?;
-                let Some((slot, found)) = replica.content else { continue };
-                let entry = self.contents.entry((partition, slot));
-                let (content, one) = *entry.or_insert((found, other));
-                if content != found {
-                    return Err(Violation::CopiesDiffer { partition, slot, one, other });
+                let content = replica.content.map(|content| (&mut self.contents, content));
+                let mark = replica.mark.map(|mark| (&mut self.marks, mark));
+                for (known, (slot, found)) in content.into_iter().chain(mark) {
+                    let (first, one) = *known.entry((partition, slot)).or_insert((found, other));
+                    if first != found {
+                        return Err(Violation::CopiesDiffer { partition, slot, one, other });
+                    }
+                }
+                if let Some((slot, _)) = replica.mark
+                    && self.marks[&(partition, slot)].1 != other
+                    && self.compared.insert((partition, slot, other))
+                {
+                    self.world.seen.note("marks compared");
                 }
             }
         }

@@ -145,7 +145,7 @@ fn describe(partition: &PartitionDescription) -> String {
         let place = [place(replica), replica.zone.clone()];
         let report = match &replica.state {
             Err(reason) => {
-                let unknown = std::array::from_fn::<String, 7, _>(|_| "?".to_owned());
+                let unknown = std::array::from_fn::<String, 9, _>(|_| "?".to_owned());
                 return join(place, [&[format!("away: {reason}")][..], &unknown].concat());
             }
             Ok(report) => report,
@@ -156,18 +156,21 @@ fn describe(partition: &PartitionDescription) -> String {
             ballot(report),
             report.applied.to_string(),
             report.end.to_string(),
+            report.mark.map_or("-".to_owned(), |(slot, _)| slot.to_string()),
+            report.mark.map_or("-".to_owned(), |(_, hash)| format!("{hash:032x}")),
             partition.lag(report).to_string(),
             report.items.to_string(),
             report.bytes.to_string(),
         ];
         join(place, says)
     };
-    let rows: Vec<[String; 10]> = partition.replicas.iter().map(row).collect();
-    let names = ["REPLICA", "ZONE", "ROLE", "MEMBER", "BALLOT", "APPLIED", "END", "LAG", "ITEMS", "BYTES"];
-    head + &columns(names, &rows)
+    let rows: Vec<[String; 12]> = partition.replicas.iter().map(row).collect();
+    let place = ["REPLICA", "ZONE"];
+    let says = ["ROLE", "MEMBER", "BALLOT", "APPLIED", "END", "MARK", "CONTENT", "LAG", "ITEMS", "BYTES"];
+    head + &columns(join(place, says.into()), &rows)
 }
 
-fn join(place: [String; 2], says: Vec<String>) -> [String; 10] {
+fn join<T: Default>(place: [T; 2], says: Vec<T>) -> [T; 12] {
     let mut cells = place.into_iter().chain(says);
     std::array::from_fn(|_| cells.next().unwrap_or_default())
 }
@@ -195,6 +198,8 @@ fn as_json(partition: &PartitionDescription) -> Value {
                 "ballot": ballot(report),
                 "applied": report.applied.0,
                 "end": report.end.0,
+                "mark": report.mark.map(|(slot, _)| slot.0),
+                "content": report.mark.map(|(_, hash)| format!("{hash:032x}")),
                 "lag": partition.lag(report),
                 "items": report.items,
                 "bytes": report.bytes,

@@ -7,12 +7,12 @@
 
 use super::{Image, Partition};
 use crate::error::WriteError;
-use crate::group::pending_slot;
+use crate::group::{Group, pending_slot};
 use crate::mistakes;
 use crate::sessions::{Known, Recorded, RequestToken, TokenNote};
 use evenkeel_expression::{ConditionView, UpdateView};
 use evenkeel_model::limits::ENCODED_KEY_BYTES_MAX;
-use evenkeel_model::{ItemError, ItemView, Slot, StoredHeader, encode_item, stamp_item};
+use evenkeel_model::{ItemError, ItemView, Slot, StoredHeader, Timestamp, encode_item, stamp_item};
 use evenkeel_paxos as paxos;
 use evenkeel_storage::{self as storage, Disk, Entry, Newest, Operation, Runtime};
 use std::future::poll_fn;
@@ -55,6 +55,14 @@ pub enum Outcome {
         /// The stored item it was held against, if that was asked for and there is one.
         old: Option<Image>,
     },
+}
+
+/// Why an entry was not proposed; nothing was done.
+pub(crate) enum NotProposed {
+    /// The engine does not take it.
+    Engine(storage::Refused),
+    /// Consensus does not.
+    Group(paxos::Refused),
 }
 
 /// What a write makes of an item.
@@ -293,42 +301,54 @@ impl<D: Disk, R: Runtime> Partition<D, R> {
             drop(group);
             return Err(self.redirect().into());
         }
-        let end = group.replica.end();
-        let slot = end.slot.next();
-        let mut clock = self.clock.get();
-        let timestamp = clock.tick(self.hub.runtime.wall_ns());
-        let image = item.map(|(bytes, header)| {
-            let mut image: Image = Rc::from(bytes);
-            let unique = Rc::get_mut(&mut image).expect("made on the line above");
-            stamp_item(unique, StoredHeader { timestamp, slot, ..header });
-            image
-        });
-        let operation = match &image {
-            Some(image) => Operation::Put { key: key.clone(), image: image.clone() },
-            None => Operation::Delete { key: key.clone() },
-        };
+        let mut image = None;
         let token = note.as_ref().map(|note| note.token);
-        let entry = Entry {
-            slot,
-            timestamp,
-            operations: vec![operation],
-            note: note.map_or_else(Vec::new, |note| note.encode()),
-            ..Entry::default()
-        };
-        self.engine.admits(self.row.id, [&entry])?;
-        let checksum = entry.checksum(self.row.id, self.row.generation, end.checksum);
-        if let Err(refused) = self.propose_entry(&mut group, entry, checksum) {
-            drop(group);
-            return Err(match refused {
-                paxos::Refused::NotLeader(_) | paxos::Refused::BadSwap => self.redirect().into(),
-                paxos::Refused::SwapPending | paxos::Refused::Full => storage::Refused::Busy.into(),
+        let proposed = self.propose_next(&mut group, |slot, timestamp| {
+            image = item.map(|(bytes, header)| {
+                let mut image: Image = Rc::from(bytes);
+                let unique = Rc::get_mut(&mut image).expect("made on the line above");
+                stamp_item(unique, StoredHeader { timestamp, slot, ..header });
+                image
             });
-        }
+            let operation = match &image {
+                Some(image) => Operation::Put { key: key.clone(), image: image.clone() },
+                None => Operation::Delete { key: key.clone() },
+            };
+            let note = note.map_or_else(Vec::new, |note| note.encode());
+            Entry { slot, timestamp, operations: vec![operation], note, ..Entry::default() }
+        });
+        let slot = match proposed {
+            Ok(slot) => slot,
+            Err(NotProposed::Engine(refused)) => return Err(refused.into()),
+            Err(NotProposed::Group(paxos::Refused::SwapPending | paxos::Refused::Full)) => {
+                return Err(storage::Refused::Busy.into());
+            }
+            Err(NotProposed::Group(paxos::Refused::NotLeader(_) | paxos::Refused::BadSwap)) => {
+                drop(group);
+                return Err(self.redirect().into());
+            }
+        };
         if let Some(token) = token.filter(|_| self.applied() < slot) {
             group.pending_tokens.insert((token.session, token.sequence), slot);
         }
-        self.clock.set(clock);
         Ok((image, Proposal { slot, reign }))
+    }
+
+    /// Gives an entry its slot and timestamp and hands it to consensus.
+    pub(crate) fn propose_next(
+        &self,
+        group: &mut Group,
+        make: impl FnOnce(Slot, Timestamp) -> Entry,
+    ) -> Result<Slot, NotProposed> {
+        let end = group.replica.end();
+        let slot = end.slot.next();
+        let mut clock = self.clock.get();
+        let entry = make(slot, clock.tick(self.hub.runtime.wall_ns()));
+        self.engine.admits(self.row.id, [&entry]).map_err(NotProposed::Engine)?;
+        let checksum = entry.checksum(self.row.id, self.row.generation, end.checksum);
+        self.propose_entry(group, entry, checksum).map_err(NotProposed::Group)?;
+        self.clock.set(clock);
+        Ok(slot)
     }
 
     fn check_key(&self, key: &[u8]) -> Result<(), WriteError> {

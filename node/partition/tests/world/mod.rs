@@ -25,6 +25,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 pub const ID: PartitionId = PartitionId(7);
+/// How far apart marks of a group are that is written to.
+pub const MARK_INTERVAL: Duration = Duration::from_secs(4);
 pub const GENERATION: Generation = Generation(1);
 
 /// Keys and stored items.
@@ -145,6 +147,8 @@ pub struct World {
     disks: Vec<MemoryDisk>,
     alive: Vec<Rc<Cell<bool>>>,
     tail_bytes_max: u64,
+    /// No time passes while a disk has anything to do.
+    pub are_disks_prompt: bool,
 }
 
 impl World {
@@ -167,6 +171,7 @@ impl World {
             disks: (0..4).map(|_| MemoryDisk::held()).collect(),
             alive: (0..4).map(|_| Rc::default()).collect(),
             tail_bytes_max,
+            are_disks_prompt: false,
         };
         for core in 0..3 {
             world.start(core);
@@ -207,6 +212,7 @@ impl World {
         let outbox = Rc::new(Link { network: self.network.clone(), from: core });
         let mut config = CoreConfig::new(place(core), outbox);
         (config.tail_bytes_max, config.piece_bytes) = (self.tail_bytes_max, 64 << 10);
+        config.mark_interval_ns = MARK_INTERVAL.as_nanos() as u64;
         let shard = Shard::open(engine, runtime, config, &recovery).unwrap();
         self.network.shards.borrow_mut()[core] = Some(Rc::new(shard));
     }
@@ -265,7 +271,7 @@ impl World {
         self.runtime.run_ready();
         let busy: Vec<usize> =
             (0..4).filter(|&core| self.is_up(core) && !self.disks[core].in_flight().is_empty()).collect();
-        if !busy.is_empty() && !self.random.once_in(4) {
+        if !busy.is_empty() && (self.are_disks_prompt || !self.random.once_in(4)) {
             let disk = &self.disks[busy[self.random.below(busy.len() as u64) as usize]];
             let flying = disk.in_flight();
             disk.complete(flying[self.random.below(flying.len() as u64) as usize]);

@@ -158,6 +158,8 @@ impl Service {
             applied: state.applied,
             end: state.end,
             timestamp_ns: state.timestamp.0,
+            marked: state.mark.map_or(Slot(0), |mark| mark.slot),
+            content_hash: state.mark.map_or(0, |mark| mark.content_hash),
             items: counts.items,
             bytes: counts.bytes,
             redirect: redirect_of(&partition.redirect()),

@@ -12,7 +12,8 @@
 
 use super::{
     Engine,
-    logging::{can_move, move_pending},
+    freeze::{Frozen, Mark},
+    logging::can_move,
 };
 use crate::{
     disk::{BLOCK_BYTES, Disk},
@@ -26,12 +27,12 @@ use crate::{
         Batch, CataloguedPartition, Detached, Finished, PageKind, RootReference, SpaceError, StateReference,
         detach,
     },
-    table,
     tree::{self, Place, TreeError},
 };
 use evenkeel_model::PartitionId;
 use std::{
     cell::{Cell, RefCell},
+    collections::VecDeque,
     future::{Future, poll_fn},
     rc::Rc,
     task::{Poll, Waker},
@@ -77,6 +78,10 @@ pub struct MergeCounts {
     pub flips: u64,
     /// Checkpoints and flips that failed; they are tried again.
     pub failed: u64,
+    /// Merges that have ended at a mark.
+    pub marks: u64,
+    /// Marks at which none has or will.
+    pub marks_passed: u64,
     /// Inner pages that could not be read when their tree was given up: what is below them stays taken.
     pub unreleased: u64,
 }
@@ -89,6 +94,8 @@ pub(super) struct Upkeep<D: Disk, R: Runtime> {
     trims: RefCell<Vec<Trim>>,
     /// The flip under way: one at a time, or an older catalogue could become the present one.
     flipping: RefCell<Option<Detached<Result<(), CheckpointError>>>>,
+    /// Partitions with a mark that is to be merged.
+    marked: RefCell<VecDeque<PartitionId>>,
     owner: RefCell<Option<Waker>>,
     counts: Cell<MergeCounts>,
     is_closed: Cell<bool>,
@@ -100,6 +107,7 @@ impl<D: Disk, R: Runtime> Default for Upkeep<D, R> {
             finished: RefCell::default(),
             trims: RefCell::default(),
             flipping: RefCell::default(),
+            marked: RefCell::default(),
             owner: RefCell::default(),
             counts: Cell::default(),
             is_closed: Cell::new(false),
@@ -125,17 +133,10 @@ struct Merging {
     id: PartitionId,
     life: u64,
     content: u64,
-    table: table::Pinned,
-    table_bytes: u64,
+    frozen: Frozen,
     tree: Option<RootReference>,
     /// What the last merge has made, if there was one.
     replaced: Option<CataloguedPartition>,
-    /// What this one makes, but for its tree and state.
-    checkpoint: CataloguedPartition,
-    /// What was written once more must be durable first.
-    moved_frame: u64,
-    logged_bytes: u64,
-    state: Rc<[u8]>,
 }
 
 impl<D: Disk, R: Runtime> Engine<D, R> {
@@ -208,6 +209,13 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             holding.retain(|(_, id)| due.iter().all(|(_, other)| other != id));
             due.append(&mut holding);
         }
+        let mut marked = self.inner.upkeep.marked.borrow_mut();
+        marked.retain(|id| partitions.get(*id).is_some_and(|partition| partition.marked.is_some()));
+        let is_new = |id: &&PartitionId| due.iter().all(|(_, other)| other != *id);
+        let may_be_merged = |id: &&PartitionId| partitions.get(**id).is_some_and(may_be_merged);
+        let mut marks: Vec<_> =
+            marked.iter().filter(is_new).filter(may_be_merged).map(|id| (0, *id)).collect();
+        due.append(&mut marks);
         let flip = !partitions.gone.is_empty() || !self.inner.upkeep.trims.borrow().is_empty();
         (flip || !due.is_empty()).then(|| due.into_iter().map(|(_, id)| id).collect())
     }
@@ -219,7 +227,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             return;
         }
         let dropped = !self.inner.partitions.borrow().gone.is_empty();
-        if (dropped || matches!(self.pressed(), (true, _) | (_, true)))
+        let marked = !self.inner.upkeep.marked.borrow().is_empty();
+        if (dropped || marked || matches!(self.pressed(), (true, _) | (_, true)))
             && let Some(waker) = owner.take()
         {
             waker.wake();
@@ -235,7 +244,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     }
 
     /// Merges what is applied into the tree, as of the moment of the call, together with what the owner knows
-    /// of the partition then. It counts once a [`flip`](Self::flip) is durable.
+    /// of the partition then; or as of a [mark](Self::mark) that has not been merged. It counts once a [`flip`](Self::flip) is durable.
     pub fn checkpoint(
         &self,
         id: PartitionId,
@@ -263,36 +272,29 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if partition.is_merging || partition.sealed_by.is_some() {
             return Err(CheckpointError::UnderWay { id });
         }
-        let table = partition.table.pin(partition.applied.slot)?;
+        let frozen = self.frozen(&mut log, id, partition, state)?;
         partition.is_merging = true;
-        let moved_frame = move_pending(&mut log, id, partition);
-        let checkpoint = partition.row(id, log.ring.current());
         Ok(Merging {
             id,
             life: partition.life,
             content: partition.content,
-            table_bytes: partition.table.bytes(),
-            table,
+            frozen,
             tree: partition.tree,
             replaced: partition.checkpoint.clone(),
-            checkpoint,
-            moved_frame,
-            logged_bytes: partition.logged_bytes,
-            state: Rc::from(state),
         })
     }
 
     async fn merge(&self, mut merging: Merging) -> Result<(), CheckpointError> {
         let pages = &self.inner.pages;
         let mut batch = pages.batch();
-        let root = if merging.table.is_empty() {
+        let root = if merging.frozen.table.is_empty() {
             merging.tree
         } else {
             {
                 let engine = self.clone();
                 let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
                 let place = Place { partition: merging.id, limits: self.inner.limits };
-                tree::merge(pages, &mut batch, place, merging.tree, &merging.table, &pace).await?
+                tree::merge(pages, &mut batch, place, merging.tree, &merging.frozen.table, &pace).await?
             }
         };
         let replaced = merging.replaced.as_ref();
@@ -302,16 +304,16 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if let Some(old) = replaced.and_then(|replaced| replaced.state) {
             batch.release(old.page.extent);
         }
-        merging.checkpoint.root = root;
-        merging.checkpoint.state = write_state(&mut batch, &merging.state).await?;
+        let Frozen { checkpoint, state, .. } = &mut merging.frozen;
+        (checkpoint.root, checkpoint.state) = (root, write_state(&mut batch, state).await?);
         let finished = batch.finish().await?;
         self.end_merge(merging, finished)
     }
 
     /// The tree takes the place of the one before, all at once.
     fn end_merge(&self, merging: Merging, finished: Finished<D, R>) -> Result<(), CheckpointError> {
-        let Merging { id, life, content, table, table_bytes, checkpoint, moved_frame, logged_bytes, .. } =
-            merging;
+        let Merging { id, life, content, frozen, .. } = merging;
+        let Frozen { table, table_bytes, checkpoint, moved_frame, logged_bytes, is_mark, .. } = frozen;
         let mut partitions = self.inner.partitions.borrow_mut();
         let same = |partition: &Partition| partition.life == life && partition.content == content;
         if !partitions.get(id).is_some_and(same) {
@@ -324,10 +326,15 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         partitions.counted(id, |partition| {
             partition.table.merged(table);
             partition.tree = checkpoint.root;
+            if is_mark {
+                let content_hash = checkpoint.root.map_or(0, |root| root.content_hash);
+                partition.last_mark = Some(Mark { slot: checkpoint.applied, content_hash });
+            }
             partition.checkpoint = Some(checkpoint);
         });
         upkeep.count(|counts| {
             counts.merges += 1;
+            counts.marks += u64::from(is_mark);
             counts.table_bytes += table_bytes;
         });
         Ok(())
@@ -470,7 +477,12 @@ impl<D: Disk, R: Runtime> Upkeep<D, R> {
         self.finished.borrow_mut().push(finished);
     }
 
-    fn count(&self, change: impl FnOnce(&mut MergeCounts)) {
+    /// A mark of a partition is to be merged.
+    pub(super) fn add_marked(&self, id: PartitionId) {
+        self.marked.borrow_mut().push_back(id);
+    }
+
+    pub(super) fn count(&self, change: impl FnOnce(&mut MergeCounts)) {
         let mut counts = self.counts.get();
         change(&mut counts);
         self.counts.set(counts);

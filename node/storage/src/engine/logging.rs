@@ -20,6 +20,7 @@ use crate::{
     },
 };
 use evenkeel_model::{Ballot, Generation, PartitionId, Slot, Timestamp};
+use std::ops::ControlFlow;
 
 /// Why a record about a partition may be written: nobody else knows that it is here.
 const HERE: &str = "only a partition that is here is written to";
@@ -184,9 +185,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if partition.sealed_by.is_some() { Err(self.refuse(Refused::Busy)) } else { Ok(()) }
     }
 
-    /// Moves appended entries up to `slot` into the in-memory table, and shows each to `visit` before; those
-    /// applied already, and a partition dropped meanwhile, are passed over. `visit` must not call the engine.
-    pub fn apply(&self, id: PartitionId, slot: Slot, visit: impl FnMut(&Entry)) {
+    /// Moves appended entries up to `slot` into the in-memory table, and shows each to `visit` before, up to one at
+    /// which it wants to stop: that one is applied too. Those applied already, and a partition dropped meanwhile,
+    /// are passed over. `visit` must not call the engine.
+    pub fn apply(&self, id: PartitionId, slot: Slot, visit: impl FnMut(&Entry) -> ControlFlow<()>) {
         self.inner.partitions.borrow_mut().counted(id, |partition| partition.apply(slot, visit));
         self.wake_upkeep();
     }

@@ -156,10 +156,15 @@ impl TestRuntime {
         disk.complete_slow()
     }
 
-    /// Ends all tasks, as the end of the process would.
+    /// Ends all tasks, as the end of the process would; those too that others spawn when they end.
     pub fn stop(&self) {
-        let tasks = std::mem::take(&mut *self.executor.tasks.borrow_mut());
-        drop(tasks);
+        loop {
+            let tasks = std::mem::take(&mut *self.executor.tasks.borrow_mut());
+            if tasks.is_empty() {
+                break;
+            }
+            drop(tasks);
+        }
         self.executor.timers.borrow_mut().clear();
         self.executor.ready.lock().expect("no holder of this lock can panic").clear();
     }

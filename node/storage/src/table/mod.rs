@@ -105,6 +105,12 @@ impl Table {
         count <= self.frozen.len() && self.frozen.iter().zip(&pinned.generations).all(same)
     }
 
+    /// Of a state that was pinned before, what is not in the tree yet.
+    pub(crate) fn unmerged(&self, mut pinned: Pinned) -> Pinned {
+        pinned.generations.retain(|theirs| self.frozen.iter().any(|ours| Rc::ptr_eq(ours, theirs)));
+        pinned
+    }
+
     /// Drops what a merge has put into the tree: exactly the generations of `pinned`.
     pub(crate) fn merged(&mut self, pinned: Pinned) {
         assert!(self.holds(&pinned), "what was merged is the bottom of the table");

@@ -10,7 +10,8 @@
 //! 3. the first frame of a later segment of the same run that names N and C.
 //!
 //! Otherwise the log ends before N, or N is damaged. It is *damaged* if any whole frame outside the
-//! chain says `durable` ≥ N: it was built when N had been acknowledged. That is never said by mere
+//! chain says `durable` ≥ N: it was built when N had been acknowledged. One of the chain's own run says so
+//! wherever it stands, for the disk may have put the very frame that says it over N. It is never said by mere
 //! leftovers: frames of a segment's earlier life, and frames cut by an earlier start, say what was
 //! durable before the chain's end. Otherwise N and all behind it were never acknowledged: at most
 //! [`WRITES_IN_FLIGHT_MAX`](crate::limits::WRITES_IN_FLIGHT_MAX) frames. They are cut, and the next
@@ -180,11 +181,23 @@ impl<D: Disk, R: Runtime> Recovery<D, R> {
         file: FileId,
         offset: u64,
     ) -> Result<Result<(FrameHeader, u128), FrameFault>, OpenError> {
-        let room = usize::try_from(self.segment_bytes - offset).unwrap_or(usize::MAX).min(FRAME_BYTES_MAX);
         let block = self.reader.piece(file, offset, BLOCK_BYTES).await?;
-        let Some(claim) = frame::claim(block, room).filter(|claim| u64::from(claim.offset) == offset) else {
+        match frame::claim(block, FRAME_BYTES_MAX).filter(|claim| u64::from(claim.offset) == offset) {
+            Some(claim) => self.claimed(file, offset, &claim).await,
+            None => Ok(Err(FrameFault::Absent)),
+        }
+    }
+
+    /// The frame that is claimed to be at `offset`, if a whole one is there, whether it belongs there or not.
+    async fn claimed(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        claim: &Claim,
+    ) -> Result<Result<(FrameHeader, u128), FrameFault>, OpenError> {
+        if claim.frame_bytes as u64 > self.segment_bytes - offset {
             return Ok(Err(FrameFault::Absent));
-        };
+        }
         let bytes = self.reader.piece(file, offset, claim.frame_bytes).await?;
         match frame::open(bytes) {
             Err(FrameFault::Unsupported { what, found }) => {
@@ -435,12 +448,15 @@ impl<D: Disk, R: Runtime> Recovery<D, R> {
         behind: &mut Behind,
     ) -> Result<u64, OpenError> {
         let step = BLOCK_BYTES as u64;
-        let Some(claim) = claim.filter(|claim| u64::from(claim.offset) == offset) else { return Ok(step) };
-        let cut = end.is_some_and(|at| claim.run == at.head.header.run && claim.sequence >= sequence);
-        if claim.durable < sequence && !cut {
+        let Some(claim) = claim else { return Ok(step) };
+        let same_run = end.is_some_and(|at| claim.run == at.head.header.run);
+        let in_place = u64::from(claim.offset) == offset;
+        let cut = in_place && same_run && claim.sequence >= sequence;
+        let speaks = claim.durable >= sequence && (in_place || same_run);
+        if !cut && !speaks {
             return Ok(step);
         }
-        let Ok((header, _)) = self.frame(file, offset).await? else {
+        let Ok((header, _)) = self.claimed(file, offset, &claim).await? else {
             behind.torn |= cut;
             return Ok(step);
         };

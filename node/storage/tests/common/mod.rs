@@ -8,7 +8,7 @@ use evenkeel_storage::{
     Recovery, Refused, WalConfig,
     memory::{MemoryDisk, TestRuntime},
 };
-use std::{rc::Rc, time::Duration};
+use std::{ops::ControlFlow, rc::Rc, time::Duration};
 
 pub type TestEngine = Engine<MemoryDisk, TestRuntime>;
 pub type TestPinned = evenkeel_storage::Pinned<MemoryDisk, TestRuntime>;
@@ -81,7 +81,7 @@ impl Appends for TestEngine {
     }
 
     fn apply_to(&self, id: PartitionId, slot: Slot) {
-        self.apply(id, slot, |_| ());
+        self.apply(id, slot, |_| ControlFlow::Continue(()));
     }
 }
 

@@ -10,6 +10,7 @@ mod common;
 mod facts;
 mod loads;
 mod making;
+mod marks;
 mod mutations;
 mod sightings;
 mod splits;

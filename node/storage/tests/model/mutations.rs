@@ -4,8 +4,8 @@ use crate::{caught, weather::Weather};
 use evenkeel_storage::{
     Mistake,
     mistakes::{
-        ACKNOWLEDGED_UNFLUSHED, CHAIN_IGNORED, DURABLE_MARK_IGNORED, INSTALLED_UNFLIPPED, ONE_PAIR,
-        PAGE_UNCHECKED, RUN_LEFT_OUT, SUPERBLOCK_FIRST,
+        ACKNOWLEDGED_UNFLUSHED, CHAIN_IGNORED, DURABLE_MARK_IGNORED, INSTALLED_UNFLIPPED, MARK_OVERRUN,
+        ONE_PAIR, PAGE_UNCHECKED, RUN_LEFT_OUT, SUPERBLOCK_FIRST,
     },
 };
 
@@ -19,13 +19,14 @@ fn noticed(weather: Weather, mistakes: &'static [Mistake]) -> Option<(u64, Strin
 
 #[test]
 fn every_mistake_is_noticed() {
-    let table: [(&str, Weather, &'static [Mistake]); 7] = [
+    let table: [(&str, Weather, &'static [Mistake]); 8] = [
         ("flush before acknowledging", Weather::Calm, &[ACKNOWLEDGED_UNFLUSHED]),
         ("run in the checksum, and its chain", Weather::Storm, &[RUN_LEFT_OUT, CHAIN_IGNORED]),
         ("`durable` mark", Weather::Calm, &[DURABLE_MARK_IGNORED]),
         ("catalogue after pages, superblock after both", Weather::Calm, &[SUPERBLOCK_FIRST]),
         ("superblock pairs", Weather::Calm, &[ONE_PAIR]),
         ("checksum in the parent", Weather::Calm, &[PAGE_UNCHECKED]),
+        ("a merge's end at its mark", Weather::Calm, &[MARK_OVERRUN]),
         ("flip before an install is told", Weather::Calm, &[INSTALLED_UNFLIPPED]),
     ];
     let mut unnoticed = Vec::new();

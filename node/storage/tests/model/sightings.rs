@@ -67,7 +67,7 @@ sightings! {
     crashes, cuts, cuts_with_whole_frames, kills, clean_stops, all_files, wraps, table_full, log_full, busy,
     too_large, above_share, lost_tail, merges, flips, evictions, damage_reported, damage_harmless, reads_refused, reported,
     stopped, splits, splits_cut, loads, loads_cut, installs, installs_continued,
-    installs_cut, runs_with_everything,
+    installs_cut, marks, marks_passed, runs_with_everything,
 }
 
 impl Sightings {

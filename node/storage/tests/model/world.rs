@@ -12,7 +12,7 @@ use crate::{
 };
 use evenkeel_model::{Generation, PartitionId, Slot};
 use evenkeel_storage::{
-    CheckpointError, EngineConfig, FileId, Mistake, OpenError, Operation, PartitionError, ReadError,
+    CheckpointError, EngineConfig, FileId, Mark, Mistake, OpenError, Operation, PartitionError, ReadError,
     RecoveredPartition, Recovery, Refused, Runtime, TreeError,
     memory::{Append, MemoryDisk, Random, TestRuntime},
     space::PageError,
@@ -69,6 +69,8 @@ pub struct World {
     pub checkpointed: BTreeSet<PartitionId>,
     /// The log was full before its last frames were covered: damage to those is not noticed.
     is_uncovered: bool,
+    /// The newest mark of each partition, with its life, until a merge has ended there.
+    pub marks: BTreeMap<PartitionId, (Generation, Mark)>,
     /// Merges and flips that have ended well.
     merges: Rc<RefCell<(u64, u64)>>,
     generation: u32,
@@ -112,6 +114,7 @@ impl World {
             pins: Vec::new(),
             checkpointed: BTreeSet::new(),
             is_uncovered: false,
+            marks: BTreeMap::new(),
             merges: Rc::default(),
             generation: 0,
             sightings: Sightings::default(),
@@ -193,6 +196,7 @@ impl World {
         self.base = model;
         self.is_uncovered = false;
         self.facts.clear();
+        self.marks.clear();
         self.acknowledged = Rc::default();
         self.engine = Some(engine);
         self.disk.set_faults(self.weather.faults(self.seed));
@@ -307,6 +311,7 @@ impl World {
 
     /// Applies part of what was appended and compares everything that can be read.
     fn apply_and_compare(&mut self, id: PartitionId) -> Result<(), End> {
+        self.compare_marks()?;
         let Some(partition) = self.newest.get(&id) else { return Ok(()) };
         let from = self.applied[&id];
         let to = Slot(from.0 + self.random.below(partition.last_slot.0 - from.0 + 1));
@@ -339,11 +344,17 @@ impl World {
         }
     }
 
+    /// What its owner knows of a partition at this moment.
+    pub fn state(&self, id: PartitionId, generation: Generation) -> Vec<u8> {
+        let mut state = meta(id, generation);
+        state.extend(format!(" slot {}", self.applied[&id]).bytes());
+        state
+    }
+
     /// Begins a checkpoint, which goes on while other things happen.
     fn checkpoint(&mut self, id: PartitionId) {
         let Some(generation) = self.newest.get(&id).map(|partition| partition.generation) else { return };
-        let mut state = meta(id, generation);
-        state.extend(format!(" slot {}", self.applied[&id]).bytes());
+        let state = self.state(id, generation);
         let merge = self.engine().checkpoint(id, &state);
         self.checkpointed.insert(id);
         let (merges, weather) = (Rc::clone(&self.merges), self.weather);
@@ -516,7 +527,7 @@ impl World {
             return self.step_in_storm(id);
         }
         let id = PARTITIONS[self.random.below(PARTITIONS.len() as u64) as usize];
-        match self.random.below(49) {
+        match self.random.below(52) {
             0 => (0..self.random.below(60)).for_each(|_| self.append(id)),
             1..=17 => self.append(id),
             18..=19 => self.create_or_drop(id),
@@ -531,6 +542,7 @@ impl World {
             45 if self.random.once_in(2) => self.split(id)?,
             45 if self.random.once_in(2) => self.load(id)?,
             45 => self.install(id)?,
+            48..=50 => self.mark(id),
             46 => self.checkpoint(id),
             47 => self.flip(),
             41..=44 => drop(self.disk.complete_oldest()),

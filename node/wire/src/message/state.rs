@@ -64,6 +64,10 @@ pub struct ReplicaState {
     pub end: Slot,
     /// The greatest timestamp in its log, in nanoseconds since the Unix epoch.
     pub timestamp_ns: u64,
+    /// The last mark at which a merge has ended, since the start of its node; 0 for none.
+    pub marked: Slot,
+    /// The sum of the items' hashes there, modulo 2^128.
+    pub content_hash: u128,
     /// Its items.
     pub items: u64,
     /// Their size by DynamoDB's rules, in bytes.

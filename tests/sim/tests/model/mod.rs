@@ -160,6 +160,7 @@ impl<const MISTAKE: u8> Core for Model<MISTAKE> {
                 member_max: 3,
                 member: self.seat(partition).map_or(0, |seat| seat.member),
                 end: content.slot,
+                mark: None,
                 promised: (0, 0),
                 content: Some((
                     content.slot,
