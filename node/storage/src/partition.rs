@@ -65,7 +65,7 @@ pub(crate) struct Partition {
     pub(crate) is_merging: bool,
     /// What the next one ends with, if its owner has said where it must.
     pub(crate) marked: Option<Frozen>,
-    /// The last mark at which one has ended.
+    /// The last mark at which one has ended, of the present content.
     pub(crate) last_mark: Option<Mark>,
     /// The last flip has written it down.
     pub(crate) is_catalogued: bool,
@@ -465,7 +465,7 @@ impl Partition {
             self.table.put_over_tree();
         }
         self.content += 1;
-        self.marked = None;
+        (self.marked, self.last_mark) = (None, None);
         self.charge_again();
     }
 
