@@ -114,7 +114,7 @@ impl RingBuffer {
         RingBuffer { memory: Memory::Owned(Pages::zeroed(bytes)), bytes }
     }
 
-    /// A zeroed buffer for a page, which is kept for long.
+    /// A buffer for a page, which is kept for long, with whatever it held before.
     pub fn page(slabs: &Rc<Slabs>, bytes: usize) -> RingBuffer {
         match slabs.slot(bytes) {
             Some(slot) => RingBuffer { memory: Memory::Slot(slot), bytes },
@@ -157,8 +157,8 @@ impl Deref for RingBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the pages behind `start` are at least `bytes` long, initialised (zeroed) when
-        // allocated, and only this buffer refers to them while it lives.
+        // SAFETY: the pages behind `start` are at least `bytes` long, initialised (zeroed when they were
+        // allocated), and only this buffer refers to them while it lives.
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.bytes) }
     }
 }

@@ -66,7 +66,7 @@ struct Region {
     start: NonNull<u8>,
     /// Slots that were given back.
     free: Vec<u16>,
-    /// Slots from this one on were never used, and are zero.
+    /// Slots from this one on were never used.
     unused_from: usize,
     used: usize,
 }
@@ -101,16 +101,12 @@ impl Drop for Region {
 }
 
 impl Slabs {
-    /// A zeroed slot of `bytes`, whole blocks; none if they are more than a slot has.
+    /// A slot of `bytes`, whole blocks, with whatever it held before; none if they are more than a slot has.
     pub fn slot(self: &Rc<Self>, bytes: usize) -> Option<Slot> {
         let blocks = bytes / BLOCK_BYTES;
         let mut classes = self.classes.borrow_mut();
         let class = classes.of(blocks)?;
-        let (start, is_used) = class.take(blocks);
-        if is_used {
-            // SAFETY: the slot is as long as this, inside its region, and nobody else's.
-            unsafe { start.as_ptr().write_bytes(0, blocks * BLOCK_BYTES) }
-        }
+        let start = class.take(blocks);
         Some(Slot { slabs: Rc::clone(self), start, blocks })
     }
 
@@ -124,8 +120,7 @@ impl Slabs {
 }
 
 impl Class {
-    /// A free slot, and whether it was used before.
-    fn take(&mut self, blocks: usize) -> (NonNull<u8>, bool) {
+    fn take(&mut self, blocks: usize) -> NonNull<u8> {
         let slots = REGION_BYTES / (blocks * BLOCK_BYTES);
         let address = self.with_room.first().copied().unwrap_or_else(|| {
             let region = Region::new();
@@ -135,11 +130,11 @@ impl Class {
             address
         });
         let region = self.regions.get_mut(&address).expect("a region with room is there");
-        let (index, is_used) = match region.free.pop() {
-            Some(index) => (usize::from(index), true),
+        let index = match region.free.pop() {
+            Some(index) => usize::from(index),
             None => {
                 region.unused_from += 1;
-                (region.unused_from - 1, false)
+                region.unused_from - 1
             }
         };
         region.used += 1;
@@ -147,7 +142,7 @@ impl Class {
             self.with_room.remove(&address);
         }
         // SAFETY: the slot lies inside its region, whose bytes are at least `slots` times a slot's.
-        (unsafe { region.start.add(index * blocks * BLOCK_BYTES) }, is_used)
+        unsafe { region.start.add(index * blocks * BLOCK_BYTES) }
     }
 
     fn give_back(&mut self, start: NonNull<u8>, blocks: usize) {
@@ -187,22 +182,14 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    fn bytes_of(slot: &Slot) -> &[u8] {
-        // SAFETY: a slot has this many bytes, which are initialised, and nobody writes to them meanwhile.
-        unsafe { std::slice::from_raw_parts(slot.start().as_ptr(), slot.blocks * BLOCK_BYTES) }
-    }
-
     #[test]
-    fn slots_are_aligned_zeroed_and_apart_however_often_they_were_used() {
+    fn slots_are_aligned_and_apart_however_often_they_were_used() {
         let slabs = Rc::new(Slabs::default());
         let mut kept: Vec<Slot> = Vec::new();
         for round in 0..3000_usize {
             let blocks = if round % 50 == 0 { BURST_BLOCKS } else { 1 + round * 7 % SLOT_BLOCKS_MAX };
             let slot = slabs.slot(blocks * BLOCK_BYTES).unwrap();
             assert_eq!(slot.start().as_ptr() as usize % BLOCK_BYTES, 0);
-            assert!(bytes_of(&slot).iter().all(|byte| *byte == 0));
-            // SAFETY: the slot is as long as this, and nobody else's.
-            unsafe { slot.start().as_ptr().write_bytes(0xA5, blocks * BLOCK_BYTES) }
             kept.push(slot);
             if round % 3 == 0 {
                 kept.swap_remove(round * 31 % kept.len());

@@ -44,7 +44,7 @@ pub trait Disk: Clone + 'static {
     fn buffer(&self, bytes: usize) -> Self::Buffer;
 
     /// Like [`buffer`](Disk::buffer), for memory that is kept for long or comes in great numbers: it is
-    /// never taken from what an implementation holds ready for the log.
+    /// never taken from what an implementation holds ready for the log, and may hold what it held before.
     fn page_buffer(&self, bytes: usize) -> Self::Buffer;
 
     /// Every complete file, with its length, in no particular order.

@@ -76,8 +76,8 @@ impl Refused {
         match self {
             // A few frames leave.
             Refused::Busy => Some(Duration::from_millis(5)),
-            // A merge ends.
-            Refused::AboveShare { .. } | Refused::TableFull { .. } => Some(Duration::from_millis(100)),
+            // A merge goes on, and room comes with it.
+            Refused::AboveShare { .. } | Refused::TableFull { .. } => Some(Duration::from_millis(20)),
             // A merge ends, and a flip with it.
             Refused::LogFull { .. } => Some(Duration::from_millis(250)),
             Refused::TooLarge { .. } => None,

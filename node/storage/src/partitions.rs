@@ -15,7 +15,12 @@ use crate::{
     },
 };
 use evenkeel_model::{Generation, PartitionId, Slot};
-use std::collections::HashMap;
+use std::{cell::Cell, collections::HashMap, rc::Rc};
+
+/// Of a budget that is fuller than this many of [`ROOM_PARTS`] the rest is given out as a merge goes on; below it
+/// merges do not hurry.
+const ROOM_FROM: u64 = 3;
+const ROOM_PARTS: u64 = 4;
 
 /// All partitions of a shard.
 #[derive(Debug)]
@@ -27,12 +32,45 @@ pub(crate) struct Partitions {
     bytes: u64,
     pending_bytes: u64,
     bytes_max: u64,
+    /// The merge that makes room, if one is under way.
+    merging: Option<Rc<Progress>>,
     notes_ns: u64,
     /// Partitions that the log does not have all of: their end must follow.
     orphans: HashMap<PartitionId, Orphan>,
     /// Dropped, and still in the catalogue.
     pub(crate) gone: Vec<Gone>,
     pub(crate) entries_replayed: u64,
+}
+
+/// How far a merge has come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Bytes of all tables when it began.
+    from_bytes: Cell<u64>,
+    /// What it has merged, and what it is to merge, in items of its table.
+    merged: Cell<u64>,
+    items: u64,
+}
+
+impl Progress {
+    /// A merge of so many items.
+    pub(crate) fn of(items: u64) -> Rc<Progress> {
+        Rc::new(Progress { items, ..Progress::default() })
+    }
+
+    /// One more item is merged.
+    pub(crate) fn pass(&self) {
+        self.merged.set(self.merged.get() + 1);
+    }
+
+    /// How far tables may fill at the moment, of a budget of which they may fill `most` in the end: a quarter of what
+    /// was left at the beginning at once, and the rest as the merge goes on.
+    fn room(&self, budget: u64, most: u64) -> u64 {
+        let from = self.from_bytes.get().min(most);
+        let (items, merged) = (self.items.max(1), self.merged.get().min(self.items));
+        let now = from + (most - from) * (items + 3 * merged) / (4 * items);
+        now.max(budget / ROOM_PARTS * ROOM_FROM).min(most)
+    }
 }
 
 /// A partition that was dropped and has pages. Until a flip without it is durable the log must be able to say
@@ -67,6 +105,7 @@ impl Partitions {
             bytes: 0,
             pending_bytes: 0,
             bytes_max,
+            merging: None,
             notes_ns,
             orphans: HashMap::new(),
             gone: Vec::new(),
@@ -104,26 +143,41 @@ impl Partitions {
         self.pending_bytes
     }
 
+    /// A merge begins that will make room.
+    pub(crate) fn begin_progress(&mut self, progress: &Rc<Progress>) {
+        progress.from_bytes.set(self.bytes);
+        self.merging = Some(Rc::clone(progress));
+    }
+
+    /// It is over.
+    pub(crate) fn end_progress(&mut self, progress: &Rc<Progress>) {
+        self.merging.take_if(|merging| Rc::ptr_eq(merging, progress));
+    }
+
     /// Whether the budget has room for what `operations` add. What only removes always fits. When little is left,
-    /// it is left to those that take no more than their share: they find room whatever the others do.
+    /// it is left to those that take no more than their share: they find room whatever the others do. While a merge
+    /// is under way the others get what else is left as it goes on, and not all at its beginning: they would wait for
+    /// its end then.
     pub(crate) fn check_room(&self, id: PartitionId, operations: &[Operation]) -> Result<(), Refused> {
         let most: u64 = operations.iter().map(cost).sum();
         let kept = self.kept(self.bytes_max);
+        let for_all = self.bytes_max - kept;
+        let for_all = self.merging.as_ref().map_or(for_all, |merging| merging.room(self.bytes_max, for_all));
         // Far from the budget it does not matter what is replaced.
-        if self.bytes.saturating_add(most) <= self.bytes_max - kept {
+        if self.bytes.saturating_add(most) <= for_all {
             return Ok(());
         }
         let Some(partition) = self.map.get(&id) else { return Ok(()) };
         let growth = partition.growth(operations);
         let bytes = self.bytes.saturating_add(growth);
-        if growth == 0 || bytes <= self.bytes_max - kept {
+        if growth == 0 || bytes <= for_all {
             return Ok(());
         }
         let (used, share) = (partition.bytes() + growth, self.share(self.bytes_max));
         if kept > 0 && used > share {
             return Err(Refused::AboveShare { of: Shared::Tables, used, share });
         }
-        if bytes > self.bytes_max {
+        if bytes > if kept > 0 { self.bytes_max } else { for_all } {
             return Err(Refused::TableFull { used: self.bytes, max: self.bytes_max });
         }
         Ok(())
@@ -460,5 +514,39 @@ fn out_of_place(partition: &Partition, header: &RecordHeader) -> ReplayFault {
             partition.end.slot.next(),
         ),
         found: format!("{:?} of slot {}", header.kind, header.slot),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_comes_as_a_merge_goes_on_and_never_more_than_there_is() {
+        let progress = Progress::of(100);
+        progress.from_bytes.set(800);
+        let mut rooms = Vec::new();
+        for _ in 0..=100 {
+            rooms.push(progress.room(1000, 900));
+            progress.pass();
+        }
+        assert_eq!((rooms[0], rooms[50], rooms[100]), (825, 862, 900));
+        assert!(rooms.is_sorted());
+        assert_eq!(progress.room(1000, 900), 900, "what is passed again makes no more room");
+        assert_eq!(progress.room(1000, 700), 700, "less is left than there was");
+        let empty = Progress::of(0);
+        assert_eq!(empty.room(1000, 900), 750, "merges do not hurry below, and nobody is refused");
+    }
+
+    #[test]
+    fn a_merge_that_is_over_holds_nobody_back_and_another_does() {
+        let mut partitions = Partitions::new(1000, 0);
+        let (one, other) = (Progress::of(10), Progress::of(10));
+        partitions.begin_progress(&one);
+        partitions.begin_progress(&other);
+        partitions.end_progress(&one);
+        assert!(partitions.merging.is_some());
+        partitions.end_progress(&other);
+        assert!(partitions.merging.is_none());
     }
 }

@@ -21,12 +21,13 @@ use crate::{
     limits::STUCK_AGAIN_NS,
     pace::Pace,
     partition::Partition,
-    partitions::Gone,
+    partitions::{Gone, Progress},
     runtime::Runtime,
     space::{
         Batch, CataloguedPartition, Detached, Finished, PageKind, RootReference, SpaceError, StateReference,
         detach,
     },
+    table,
     tree::{self, Place, TreeError},
 };
 use evenkeel_model::PartitionId;
@@ -294,7 +295,10 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
                 let engine = self.clone();
                 let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
                 let place = Place { partition: merging.id, limits: self.inner.limits };
-                tree::merge(pages, &mut batch, place, merging.tree, &merging.frozen.table, &pace).await?
+                let table = &merging.frozen.table;
+                let room = MakingRoom::begin(self, table);
+                let passed = || room.progress.pass();
+                tree::merge(pages, &mut batch, place, merging.tree, table, &pace, &passed).await?
             }
         };
         let replaced = merging.replaced.as_ref();
@@ -486,6 +490,26 @@ impl<D: Disk, R: Runtime> Upkeep<D, R> {
         let mut counts = self.counts.get();
         change(&mut counts);
         self.counts.set(counts);
+    }
+}
+
+/// A merge that makes room, until it is dropped.
+struct MakingRoom<D: Disk, R: Runtime> {
+    engine: Engine<D, R>,
+    progress: Rc<Progress>,
+}
+
+impl<D: Disk, R: Runtime> MakingRoom<D, R> {
+    fn begin(engine: &Engine<D, R>, table: &table::Pinned) -> Self {
+        let progress = Progress::of(table.len());
+        engine.inner.partitions.borrow_mut().begin_progress(&progress);
+        MakingRoom { engine: engine.clone(), progress }
+    }
+}
+
+impl<D: Disk, R: Runtime> Drop for MakingRoom<D, R> {
+    fn drop(&mut self) {
+        self.engine.inner.partitions.borrow_mut().end_progress(&self.progress);
     }
 }
 

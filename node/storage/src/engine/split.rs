@@ -175,7 +175,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         if !splitting.table.is_empty() {
             // The owner waits for this: no pauses.
             let pace = Pace::new(self.inner.runtime.clone(), Rc::new(|| true));
-            root = tree::merge(pages, &mut batch, place, root, &splitting.table, &pace).await?;
+            root = tree::merge(pages, &mut batch, place, root, &splitting.table, &pace, &|| ()).await?;
             batch.flush().await?;
         }
         let mut roots = [None, None];

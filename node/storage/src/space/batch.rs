@@ -192,10 +192,14 @@ pub(super) struct Chunk<D: Disk> {
     buffer: D::Buffer,
 }
 
-/// Copies the bytes of an extent into device writes no larger than a burst.
-pub(super) fn cut<D: Disk>(disk: &D, extent: Extent, bytes: &[u8], chunks: &mut Vec<Chunk<D>>) {
+/// Copies the bytes of an extent into device writes of a burst, or of at most half of one: for these a disk has
+/// memory that was used before.
+pub(super) fn cut<D: Disk>(disk: &D, extent: Extent, mut bytes: &[u8], chunks: &mut Vec<Chunk<D>>) {
     let mut offset = extent.offset();
-    for piece in bytes.chunks(BURST_BYTES) {
+    while !bytes.is_empty() {
+        let whole = if bytes.len() < BURST_BYTES { BURST_BYTES / 2 } else { BURST_BYTES };
+        let (piece, rest) = bytes.split_at(whole.min(bytes.len()));
+        bytes = rest;
         let mut buffer = disk.page_buffer(piece.len());
         buffer.copy_from_slice(piece);
         chunks.push(Chunk { offset, buffer });

@@ -171,6 +171,11 @@ impl Pinned {
         self.slot
     }
 
+    /// How many changes there are, those of a key in several generations counted each.
+    pub(crate) fn len(&self) -> u64 {
+        self.generations.iter().map(|generation| generation.len() as u64).sum()
+    }
+
     /// Whether nothing was held.
     pub(crate) fn is_empty(&self) -> bool {
         self.generations.is_empty()

@@ -26,7 +26,7 @@ use std::{
 const LEAVES_AHEAD: usize = 16;
 
 /// The tree that `changes` make of the one at `root`; none if nothing is left. Pages that are not part of it
-/// any more are released.
+/// any more are released. `passed` hears of each change when its leaf is at hand.
 pub(crate) async fn merge<D: Disk, R: Runtime>(
     pages: &Pages<D, R>,
     batch: &mut Batch<D, R>,
@@ -34,10 +34,11 @@ pub(crate) async fn merge<D: Disk, R: Runtime>(
     root: Option<RootReference>,
     changes: &table::Pinned,
     pace: &Pace<R>,
+    passed: &dyn Fn(),
 ) -> Result<Option<RootReference>, TreeError> {
     let mut builder = Builder::new(batch, place.partition, place.limits);
     let Some(root) = root else {
-        add_all(&mut builder, changes.range(&[], None), pace).await?;
+        add_all(&mut builder, changes.range(&[], None), pace, passed).await?;
         return Ok(builder.finish().await?);
     };
     let mut rest = vec![Subtree::of_root(&root)];
@@ -61,7 +62,7 @@ pub(crate) async fn merge<D: Disk, R: Runtime>(
         } else {
             let page = ahead.leaf(reference).await?;
             let held = changes.range(&subtree.lower, subtree.upper.as_deref());
-            merge_leaf(&mut builder, &page.view()?, held).await?;
+            merge_leaf(&mut builder, &page.view()?, held.inspect(|_| passed())).await?;
         }
         pace.breathe().await;
     }
@@ -112,8 +113,10 @@ async fn add_all<'a, D: Disk, R: Runtime>(
     builder: &mut Builder<'_, D, R>,
     changes: impl Iterator<Item = (&'a Rc<[u8]>, &'a Held)>,
     pace: &Pace<R>,
+    passed: &dyn Fn(),
 ) -> Result<(), TreeError> {
     for (key, held) in changes {
+        passed();
         if let Some(image) = held {
             builder.add(key, image).await?;
             pace.breathe().await;

@@ -75,7 +75,7 @@ impl World {
         let pace = Pace::new(self.runtime.clone(), Rc::new(|| false));
         self.root = self.runtime.block_on(&self.disk, async {
             let mut batch = pages.batch();
-            let root = merge(pages, &mut batch, place, root, &pinned, &pace).await.unwrap();
+            let root = merge(pages, &mut batch, place, root, &pinned, &pace, &|| ()).await.unwrap();
             let finished = batch.finish().await.unwrap();
             pages.flip(&catalogue(root), &mut vec![finished]).await.unwrap();
             root
