@@ -40,6 +40,8 @@ pub(crate) struct Partition {
     pub(crate) applied: Position,
     /// The frame that its record is in; that of the creation while nothing is applied.
     pub(crate) applied_frame: u64,
+    /// The last frame with entries that were written once more: their first records count until it is durable.
+    pub(crate) moved_frame: u64,
     /// The entries up to `end`: those that are not applied, and before them some that are.
     tail: VecDeque<Held>,
     /// The entry before the first one in `tail`.
@@ -129,6 +131,7 @@ impl Partition {
             last_timestamp: Timestamp(0),
             applied: Position::default(),
             applied_frame: created_at.map_or(0, |at| at.frame),
+            moved_frame: 0,
             tail: VecDeque::new(),
             tail_after: Position::default(),
             kept_bytes: 0,
@@ -251,6 +254,7 @@ impl Partition {
     pub(crate) fn moved(&mut self, slot: Slot, at: RecordPlace) {
         let index = usize::try_from(slot.0 - self.tail_after.slot.0 - 1).expect("the tail is in memory");
         self.tail[index].at = at;
+        self.moved_frame = at.frame;
     }
 
     /// Forgets the segments before `segment`.

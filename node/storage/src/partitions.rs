@@ -287,7 +287,7 @@ impl Partitions {
         let gone = std::mem::take(&mut self.gone);
         let applied = partitions.iter().map(|checkpoint| checkpoint.log.frame);
         let frame = applied.chain(gone.iter().map(|gone| gone.dropped_at.frame)).max();
-        (Catalogue { partitions }, frame.unwrap_or(0), lives, gone)
+        (Catalogue { log_frame: 0, partitions }, frame.unwrap_or(0), lives, gone)
     }
 
     /// A dropped partition whose pages are still to be given up.

@@ -283,7 +283,7 @@ fn catalogue(trees: &Trees) -> Catalogue {
             content_hash: 9,
         }),
     };
-    Catalogue { partitions: trees.iter().map(partition).collect() }
+    Catalogue { log_frame: 0, partitions: trees.iter().map(partition).collect() }
 }
 
 /// Opens the pages and checks everything that is found against the flips of the model; the world to

@@ -24,8 +24,8 @@ use crate::{
     partitions::{Gone, Progress},
     runtime::Runtime,
     space::{
-        Batch, CataloguedPartition, Detached, Finished, PageKind, RootReference, SpaceError, StateReference,
-        detach,
+        Batch, CataloguedPartition, Detached, Finished, PageKind, Pin, RootReference, SpaceError,
+        StateReference, detach,
     },
     table,
     tree::{self, Place, TreeError},
@@ -130,7 +130,7 @@ pub(super) struct Trim {
 }
 
 /// A merge under way: what it began with.
-struct Merging {
+struct Merging<D: Disk, R: Runtime> {
     id: PartitionId,
     life: u64,
     content: u64,
@@ -138,6 +138,8 @@ struct Merging {
     tree: Option<RootReference>,
     /// What the last merge has made, if there was one.
     replaced: Option<CataloguedPartition>,
+    /// Keeps the pages that it reads, also those of a partition that is dropped meanwhile.
+    pin: Pin<D, R>,
 }
 
 impl<D: Disk, R: Runtime> Engine<D, R> {
@@ -266,7 +268,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         }
     }
 
-    fn begin_merge(&self, id: PartitionId, state: &[u8]) -> Result<Merging, CheckpointError> {
+    fn begin_merge(&self, id: PartitionId, state: &[u8]) -> Result<Merging<D, R>, CheckpointError> {
         let mut partitions = self.inner.partitions.borrow_mut();
         let mut log = self.inner.log.borrow_mut();
         let partition = partitions.get_mut(id).ok_or(CheckpointError::Gone { id })?;
@@ -282,10 +284,11 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             frozen,
             tree: partition.tree,
             replaced: partition.checkpoint.clone(),
+            pin: self.inner.pages.pin(),
         })
     }
 
-    async fn merge(&self, mut merging: Merging) -> Result<(), CheckpointError> {
+    async fn merge(&self, mut merging: Merging<D, R>) -> Result<(), CheckpointError> {
         let pages = &self.inner.pages;
         let mut batch = pages.batch();
         let root = if merging.frozen.table.is_empty() {
@@ -315,8 +318,9 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     }
 
     /// The tree takes the place of the one before, all at once.
-    fn end_merge(&self, merging: Merging, finished: Finished<D, R>) -> Result<(), CheckpointError> {
-        let Merging { id, life, content, frozen, .. } = merging;
+    fn end_merge(&self, merging: Merging<D, R>, finished: Finished<D, R>) -> Result<(), CheckpointError> {
+        let Merging { id, life, content, frozen, pin, .. } = merging;
+        drop(pin);
         let Frozen { table, table_bytes, checkpoint, moved_frame, logged_bytes, is_mark, .. } = frozen;
         let mut partitions = self.inner.partitions.borrow_mut();
         let same = |partition: &Partition| partition.life == life && partition.content == content;
@@ -383,12 +387,15 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let upkeep = &self.inner.upkeep;
         self.release_gone().await?;
         // Nothing is awaited until all of one moment is in hand.
-        let (catalogue, frame, lives, gone) = self.inner.partitions.borrow_mut().catalogue();
+        let (mut catalogue, frame, lives, gone) = self.inner.partitions.borrow_mut().catalogue();
         let (trims, mut finished) = (upkeep.trims.take(), upkeep.finished.take());
         let frame = trims.iter().map(|trim| trim.moved_frame).fold(frame, u64::max);
         let durable = self.inner.log.borrow().commits.wait(frame);
         let flipped = match durable.await {
-            Ok(()) => self.inner.pages.flip(&catalogue, &mut finished).await.map_err(CheckpointError::from),
+            Ok(()) => {
+                catalogue.log_frame = self.inner.log.borrow().commits.durable();
+                self.inner.pages.flip(&catalogue, &mut finished).await.map_err(CheckpointError::from)
+            }
             Err(failed) => Err(failed.into()),
         };
         match flipped {
@@ -462,7 +469,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     }
 }
 
-impl Merging {
+impl<D: Disk, R: Runtime> Merging<D, R> {
     /// Whether the content was replaced as a whole since the last merge: then nothing of its tree is left.
     fn is_replacing(&self) -> bool {
         let old = self.replaced.as_ref().and_then(|replaced| replaced.root);

@@ -107,12 +107,12 @@ fn freeze<D: Disk>(
     state: &[u8],
 ) -> Result<Frozen, CheckpointError> {
     let table = partition.table.pin(partition.applied.slot)?;
-    let moved_frame = move_pending(log, id, partition);
+    move_pending(log, id, partition);
     Ok(Frozen {
         table,
         table_bytes: partition.table.bytes(),
         checkpoint: partition.row(id, log.ring.current()),
-        moved_frame,
+        moved_frame: partition.moved_frame,
         logged_bytes: partition.logged_bytes,
         state: Rc::from(state),
         is_mark: false,

@@ -112,6 +112,7 @@ pub async fn inspect<D: Disk, R: Runtime>(
     };
     (found.space, found.catalogue_blocks) = (pages.used(), pages.catalogue_blocks());
     let mut partitions = Partitions::new(u64::MAX, u64::MAX);
+    let log_frame = opened.catalogue.log_frame;
     for checkpoint in opened.catalogue.partitions {
         let walked = match verify {
             true => walk(&pages, &checkpoint, &mut found.faults, &mut progress).await,
@@ -137,7 +138,7 @@ pub async fn inspect<D: Disk, R: Runtime>(
     };
     found.segments = log.live.iter().map(|segment| (segment.file, segment.sequence)).collect();
     found.segments_free = log.free.len() + log.leaving.len();
-    let junction = check_junction(&log, opened.sequence);
+    let junction = check_junction(&log, opened.sequence, log_frame);
     found.faults.extend(junction.err().map(|fault| fault.to_string()));
     match describe(&log, &mut partitions) {
         Ok(recovery) => found.log = Some(recovery),

@@ -54,6 +54,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     ) -> Result<Prepared<D, R>, CheckpointError> {
         let Content { mut batch, root } = content;
         let (under_way, replaced) = self.hold_merges(id).await?;
+        // The partition may be dropped meanwhile.
+        let _pin = self.inner.pages.pin();
         if let Some(old) = replaced.as_ref().and_then(|replaced| replaced.root) {
             self.release_tree(&mut batch, &old).await;
         }
@@ -113,7 +115,8 @@ impl<D: Disk, R: Runtime> Prepared<D, R> {
         let (mut segment, mut moved_frame) = (0, 0);
         let life = partitions.renew(id, |partition| {
             partition.begin(base, timestamp, frame, root);
-            moved_frame = move_pending(&mut log, id, partition);
+            move_pending(&mut log, id, partition);
+            moved_frame = partition.moved_frame;
             let row = CataloguedPartition { root, state, ..partition.row(id, log.ring.current()) };
             segment = row.log.segment;
             partition.checkpoint = Some(row);

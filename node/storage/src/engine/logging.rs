@@ -237,12 +237,12 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
 
 /// Writes the entries that are not applied once more, if they are few and not in the newest segment: a partition
 /// that nobody writes to must not keep the log from going round. Nothing may take the place of the first
-/// records before the frame that is returned is durable.
-pub(super) fn move_pending<D: Disk>(log: &mut Log<D>, id: PartitionId, partition: &mut Partition) -> u64 {
+/// records before `moved_frame` is durable.
+pub(super) fn move_pending<D: Disk>(log: &mut Log<D>, id: PartitionId, partition: &mut Partition) {
     let current = log.ring.current();
     let is_old = partition.pending().next().is_some_and(|(_, _, at)| at.segment < current);
     if !is_old || !can_move(partition) {
-        return 0;
+        return;
     }
     let pending: Vec<_> = partition.pending().map(|(entry, checksum, _)| (entry.clone(), checksum)).collect();
     let mut places = Vec::with_capacity(pending.len());
@@ -253,13 +253,11 @@ pub(super) fn move_pending<D: Disk>(log: &mut Log<D>, id: PartitionId, partition
             write_payload(payload, &entry.operations, &entry.note)
         });
         // Without room for all of them the first records stay the ones that count.
-        let Ok((frame, segment)) = written else { return 0 };
+        let Ok((frame, segment)) = written else { return };
         pin(log, partition, segment, entry.slot);
         places.push((entry.slot, RecordPlace { segment, frame }));
     }
-    let last = places.last().map_or(0, |(_, at)| at.frame);
     places.into_iter().for_each(|(slot, at)| partition.moved(slot, at));
-    last
 }
 
 /// Whether what is not applied is little enough to be written once more.

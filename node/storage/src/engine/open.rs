@@ -30,12 +30,13 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let identity = Identity { cluster, node, shard, run };
         let (pages, opened) = Pages::open(disk.clone(), runtime.clone(), pages_config).await?;
         let mut partitions = Partitions::new(table_bytes_max, notes_ns);
+        let log_frame = opened.catalogue.log_frame;
         for checkpoint in opened.catalogue.partitions {
             let state = read_state(&pages, &checkpoint).await?;
             partitions.insert(checkpoint.id, Partition::from_checkpoint(checkpoint, state));
         }
         let found = recover(&disk, &runtime, identity, wal.segment_bytes, &mut partitions).await?;
-        check_junction(&found, opened.sequence)?;
+        check_junction(&found, opened.sequence, log_frame)?;
         let recovery = describe(&found, &mut partitions)?;
         let mut ring = ring_after(&found, &partitions, &wal);
         if let Some(file) = ring.wanted() {
@@ -119,7 +120,7 @@ pub(super) async fn read_state<D: Disk, R: Runtime>(
 }
 
 /// Log and page file each say how far the other one had come at least.
-pub(super) fn check_junction(found: &Found, flip: u64) -> Result<(), OpenError> {
+pub(super) fn check_junction(found: &Found, flip: u64, log_frame: u64) -> Result<(), OpenError> {
     let corrupt = |file, expected, found| Err(OpenError::Corrupt { file, offset: 0, expected, found });
     if found.flip > flip {
         let expected = format!("flip {} or a later one, which the log knows durable", found.flip);
@@ -128,6 +129,11 @@ pub(super) fn check_junction(found: &Found, flip: u64) -> Result<(), OpenError> 
     if flip > 0 && found.frames == 0 {
         let expected = format!("the log of a shard with {flip} flips of its pages");
         return corrupt(FileId::Segment(0), expected, "no frame in any file".to_owned());
+    }
+    if log_frame > found.last {
+        let file = found.live.last().map_or(FileId::Segment(0), |segment| segment.file);
+        let expected = format!("frame {log_frame}, which flip {flip} knows durable");
+        return corrupt(file, expected, format!("frame {} as the last one", found.last));
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use crate::{
     pace::Pace,
     partition::Partition,
     runtime::Runtime,
-    space::{CataloguedPartition, Finished, LogPosition, RootReference},
+    space::{CataloguedPartition, Finished, LogPosition, Pin, RootReference},
     table,
     tree::{self, Place},
     wal::{log::Class, record::RecordKind, recovery::RecordPlace},
@@ -90,7 +90,7 @@ impl From<WalFailed> for SplitError {
 }
 
 /// A split under way: what it began with.
-struct Splitting {
+struct Splitting<D: Disk, R: Runtime> {
     id: PartitionId,
     life: u64,
     content: u64,
@@ -100,6 +100,8 @@ struct Splitting {
     replaced: CataloguedPartition,
     /// Where the log says so.
     written_at: RecordPlace,
+    /// Keeps the pages that it reads, also if the partition is dropped meanwhile.
+    _pin: Pin<D, R>,
 }
 
 impl<D: Disk, R: Runtime> Engine<D, R> {
@@ -122,7 +124,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         self.flip().await.map_err(|reason| SplitError::NotDurable { id, reason })
     }
 
-    fn begin_split(&self, id: PartitionId, children: &[Child<'_>; 2]) -> Result<Splitting, SplitError> {
+    fn begin_split(&self, id: PartitionId, children: &[Child<'_>; 2]) -> Result<Splitting<D, R>, SplitError> {
         let mut partitions = self.inner.partitions.borrow_mut();
         for child in children {
             if partitions.get(child.id).is_some() || children[0].id == children[1].id {
@@ -158,13 +160,14 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
             tree: partition.tree,
             replaced,
             written_at: RecordPlace { segment, frame },
+            _pin: self.inner.pages.pin(),
         })
     }
 
     /// Writes the children's trees and states; yields what the catalogue will say of them.
     async fn cut(
         &self,
-        splitting: &Splitting,
+        splitting: &Splitting<D, R>,
         key: &[u8],
         children: &[Child<'_>; 2],
     ) -> Result<([CataloguedPartition; 2], Finished<D, R>), CheckpointError> {
@@ -215,7 +218,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     /// The children take the parent's place, all at once.
     fn end_split(
         &self,
-        splitting: Splitting,
+        splitting: Splitting<D, R>,
         rows: [CataloguedPartition; 2],
         finished: Finished<D, R>,
     ) -> Result<(), SplitError> {

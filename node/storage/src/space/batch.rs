@@ -92,6 +92,8 @@ impl<D: Disk, R: Runtime> Batch<D, R> {
     /// Flushes, and hands the batch on to a flip.
     pub async fn finish(mut self) -> Result<Finished<D, R>, SpaceError> {
         self.flush().await?;
+        // A sync of somebody else that has failed meanwhile may have taken with it what was written here.
+        self.pages.inner.check()?;
         self.is_finished = true;
         let Blocks { allocated, released } = self.blocks.take();
         Ok(Finished { inner: Rc::clone(&self.pages.inner), allocated, released })

@@ -3,12 +3,13 @@
 //! ```text
 //! offset  bytes  field
 //!      0      4  magic                0x45_4B_43_54, "TCKE" on disk
-//!      4      4  format version       1
+//!      4      4  format version       2
 //!      8      8  sequence             of the flip
 //!     16      8  blocks total         length of the page file
 //!     24      4  partition count
 //!     28      4  reserved, zero
-//!     32         partitions, by rising id
+//!     32      8  log frame            all frames up to it were durable before the flip
+//!     40         partitions, by rising id
 //!                  0   8  id
 //!                  8   4  generation
 //!                 12   4  meta bytes
@@ -59,9 +60,9 @@ use std::rc::Rc;
 /// The first four bytes of a catalogue.
 pub const CATALOGUE_MAGIC: u32 = 0x454B_4354;
 /// The version that this program writes and reads.
-pub const CATALOGUE_VERSION: u32 = 1;
+pub const CATALOGUE_VERSION: u32 = 2;
 
-const HEADER_BYTES: usize = 32;
+const HEADER_BYTES: usize = 40;
 const PARTITION_BYTES: usize = 168;
 const ROOT_BYTES: usize = 64;
 const STATE_BYTES: usize = 32;
@@ -130,6 +131,8 @@ pub struct CataloguedPartition {
 /// All partitions of a shard at one flip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
+    /// The log is durable up to this frame: what a partition that is not here any more was dropped in, too.
+    pub log_frame: u64,
     /// By rising id.
     pub partitions: Vec<CataloguedPartition>,
 }
@@ -162,6 +165,7 @@ impl Catalogue {
         bytes.extend(extents.blocks_total().to_le_bytes());
         bytes.extend(partition_count.to_le_bytes());
         bytes.extend([0; 4]);
+        bytes.extend(self.log_frame.to_le_bytes());
         self.partitions.iter().for_each(|partition| partition.encode(&mut bytes));
         extents.encode_free(&mut bytes);
         bytes
@@ -180,6 +184,7 @@ impl Catalogue {
         }
         let partition_count = reader.u32("partition count")?;
         reader.expect_u32(0, "reserved field")?;
+        let log_frame = reader.u64("log frame")?;
         let mut partitions: Vec<CataloguedPartition> = Vec::new();
         for _ in 0..partition_count {
             let partition = CataloguedPartition::decode(reader, blocks_total)?;
@@ -197,7 +202,7 @@ impl Catalogue {
             }
         }
         reader.rest_is_zero("rest of the catalogue")?;
-        Ok(DecodedCatalogue { catalogue: Catalogue { partitions }, free })
+        Ok(DecodedCatalogue { catalogue: Catalogue { log_frame, partitions }, free })
     }
 }
 

@@ -49,14 +49,18 @@ fn extents() -> Extents {
 }
 
 fn catalogue() -> Catalogue {
-    Catalogue { partitions: vec![partition(7, b"meta", true), partition(9, b"", false)] }
+    Catalogue {
+        log_frame: 0xD8D7_D6D5_D4D3_D2D1,
+        partitions: vec![partition(7, b"meta", true), partition(9, b"", false)],
+    }
 }
 
 #[test]
-fn the_bytes_of_version_1_are_frozen() {
+fn the_bytes_of_version_2_are_frozen() {
     let bytes = catalogue().encode(7, &extents());
-    let golden = "54434b45010000000700000000000000\
+    let golden = "54434b45020000000700000000000000\
                   00100000000000000200000000000000\
+                  d1d2d3d4d5d6d7d8\
                   07000000000000002423222104000000\
                   38373635343332314847464544434241\
                   52515049141312110403020100000000\
@@ -105,13 +109,13 @@ fn a_catalogue_that_contradicts_itself_is_refused() {
     let good = catalogue().encode(7, &extents());
     let twice = {
         let mut bytes = good.clone();
-        bytes[204] = 7;
+        bytes[212] = 7;
         bytes
     };
     assert_eq!(Catalogue::decode(&twice, 7, BLOCKS).unwrap_err().what, "order of partitions");
     let mut rooted = partition(100, b"", true);
     rooted.root.as_mut().unwrap().page.extent.first_block = 105;
-    let free_root = Catalogue { partitions: vec![rooted] }.encode(7, &extents());
+    let free_root = Catalogue { log_frame: 0, partitions: vec![rooted] }.encode(7, &extents());
     assert_eq!(Catalogue::decode(&free_root, 7, BLOCKS).unwrap_err().what, "free run");
     for length in 0..good.len() {
         assert!(Catalogue::decode(&good[..length], 7, BLOCKS).is_err(), "{length} bytes of it");
@@ -120,13 +124,14 @@ fn a_catalogue_that_contradicts_itself_is_refused() {
 
 prop_compose! {
     fn partitions()(
-        partitions in prop::collection::vec((0u64..3000, prop::collection::vec(any::<u8>(), 0..40), any::<bool>()), 0..12)
+        partitions in prop::collection::vec((0u64..3000, prop::collection::vec(any::<u8>(), 0..40), any::<bool>()), 0..12),
+        log_frame in any::<u64>(),
     ) -> Catalogue {
         let by_id: std::collections::BTreeMap<_, _> = partitions
             .into_iter()
             .map(|(id, meta, root)| (id, partition(id, &meta, root)))
             .collect();
-        Catalogue { partitions: by_id.into_values().collect() }
+        Catalogue { log_frame, partitions: by_id.into_values().collect() }
     }
 }
 

@@ -178,7 +178,7 @@ fn catalogue(root: Option<RootReference>) -> Catalogue {
         log: LogPosition::default(),
         root,
     };
-    Catalogue { partitions: vec![partition] }
+    Catalogue { log_frame: 0, partitions: vec![partition] }
 }
 
 #[test]
