@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 /// More than any of them takes.
-const SEEDS_MAX: u64 = 400;
+const SEEDS_MAX: u64 = 1_000;
 
 /// The first seed that finds a mistake, and what it says.
 fn find(row: &'static Row, long: bool) -> Option<(u64, String)> {
