@@ -23,7 +23,7 @@ pub const MOVED_BYTES_MAX: u64 = 64 * 1024;
 pub const FROZEN_GENERATIONS_MAX: usize = 4;
 /// What an item costs in a table beside the memory of its key and image: a slot of a tree node that is two thirds
 /// full, and its part of the nodes above.
-pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 64;
+pub const TABLE_ITEM_OVERHEAD_BYTES: u64 = 76;
 /// What each of key and image takes beside its bytes: two reference counts.
 pub const SHARED_OVERHEAD_BYTES: usize = 16;
 /// Keys and images of one page of a range, whatever their items' own sizes say: with one item more it

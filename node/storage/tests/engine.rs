@@ -9,6 +9,7 @@ use evenkeel_model::{Ballot, ClusterId, Generation, NodeId, ShardId, Slot, Times
 use evenkeel_storage::{
     CheckpointError, EngineConfig, FileId, OpenError, Operation, PartitionError, Position, RangeQuery,
     ReadError, Refused, Runtime, WalFailed,
+    limits::TABLE_ITEM_OVERHEAD_BYTES,
     memory::{MemoryDisk, TestRuntime},
     wal::frame,
 };
@@ -329,8 +330,8 @@ fn an_entry_larger_than_a_frame_goes_in_one_of_its_own() {
 fn the_table_budget_counts_what_is_under_way_and_admits_what_frees() {
     let disk = MemoryDisk::automatic();
     let runtime = TestRuntime::new(1);
-    // Three items of 32 bytes for the key, 896 for the image and 64 for their place.
-    let max = 3 * 992;
+    // Three items of 32 bytes for the key, 896 for the image and 76 for their place.
+    let max = 3 * 1004;
     let (engine, _) = open(&runtime, &disk, EngineConfig { table_bytes_max: max, ..config() }).unwrap();
     runtime.block_on(&disk, engine.create_partition(P1, G1, b"")).unwrap();
     let mut slot = 0;
@@ -351,17 +352,18 @@ fn the_table_budget_counts_what_is_under_way_and_admits_what_frees() {
     assert_eq!(append("d", Some(0)), full(max), "nothing is applied, all of it counts");
     assert_eq!(append("a", Some(880)), Ok(()), "a replacement that takes as much memory adds nothing");
     assert_eq!(append("a", Some(881)), full(max), "a larger one does");
-    assert_eq!(append("a", Some(144)), Ok(()));
-    assert_eq!(append("d", Some(624)), Ok(()));
-    assert_eq!(append("a", Some(145)), full(max));
+    assert_eq!(append("a", Some(240)), Ok(()));
+    assert_eq!(append("d", Some(496)), Ok(()));
+    assert_eq!(append("a", Some(241)), full(max - 20));
     engine.apply_to(P1, Slot(5));
-    assert_eq!(append("a", Some(145)), full(max));
+    assert_eq!(append("a", Some(241)), full(max - 20));
     assert_eq!(append("b", None), Ok(()), "deletes are always admitted");
     assert_eq!(append("nowhere", None), Ok(()));
     assert_eq!(append("a", Some(1008)), Ok(()));
-    assert_eq!(append("b", Some(100)), full(max - 992 - 160 + 1024));
+    let left = max - 20 - 1004 - 256 + 1024;
+    assert_eq!(append("b", Some(200)), full(left));
     engine.apply_to(P1, Slot(slot));
-    assert_eq!(engine.statistics().table_bytes, max - 992 - 160 + 1024);
+    assert_eq!(engine.statistics().table_bytes, left);
     assert_eq!(engine.statistics().pending_bytes, 0);
     assert_eq!(engine.statistics().refused_table_full, 5);
     runtime.block_on(&disk, engine.drop_partition(P1, G1)).unwrap();
@@ -692,7 +694,7 @@ fn operations_of_one_entry_are_applied_in_order() {
     runtime.block_on(&disk, engine.append_next(P1, entry(1, operations)).unwrap()).unwrap();
     engine.apply_to(P1, Slot(1));
     assert_eq!(items(&runtime, &disk, &engine, P1), [(b"k".to_vec(), b"22".to_vec())]);
-    assert_eq!(engine.statistics().table_bytes, 32 + 32 + 64);
+    assert_eq!(engine.statistics().table_bytes, 32 + 32 + TABLE_ITEM_OVERHEAD_BYTES);
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! One generation of a table: a sorted map that knows what it costs and what it changes below.
 
-use super::merge;
+use super::{
+    key::{HeldKey, Keyed, Probe},
+    merge,
+};
 use crate::{
     engine::Counts,
     limits::{SHARED_OVERHEAD_BYTES, TABLE_ITEM_OVERHEAD_BYTES},
@@ -21,7 +24,7 @@ pub(crate) struct CountsChange {
 /// Keys with what is held of them.
 #[derive(Debug, Default)]
 pub(crate) struct Generation {
-    items: BTreeMap<Rc<[u8]>, Held>,
+    items: BTreeMap<HeldKey, Held>,
     bytes: u64,
     change: CountsChange,
 }
@@ -43,14 +46,14 @@ impl Counts {
 
 impl Generation {
     pub(super) fn get(&self, key: &[u8]) -> Option<&Held> {
-        self.items.get(key)
+        self.items.get(&Probe::of(key) as &dyn Keyed)
     }
 
     /// What was held of the key so far, if anything was.
     pub(super) fn insert(&mut self, key: Rc<[u8]>, image: Held) -> Option<Held> {
         let without_image = held_bytes(&key, None);
         self.bytes += without_image + image_bytes(image.as_deref());
-        let before = self.items.insert(key, image);
+        let before = self.items.insert(HeldKey::from(key), image);
         if let Some(before) = &before {
             self.bytes -= without_image + image_bytes(before.as_deref());
         }
@@ -59,13 +62,14 @@ impl Generation {
 
     /// What was held of the key, if anything was.
     pub(super) fn remove(&mut self, key: &[u8]) -> Option<Held> {
-        let before = self.items.remove(key)?;
+        let before = self.items.remove(&Probe::of(key) as &dyn Keyed)?;
         self.bytes -= held_bytes(key, before.as_deref());
         Some(before)
     }
 
     pub(super) fn pop_first(&mut self) -> Option<(Rc<[u8]>, Held)> {
         let (key, image) = self.items.pop_first()?;
+        let key = key.into_bytes();
         self.bytes -= held_bytes(&key, image.as_deref());
         Some((key, image))
     }
@@ -100,9 +104,10 @@ impl Generation {
 
     /// The part in a range, unless the range is empty.
     pub(super) fn slice<'a>(&'a self, lower: &[u8], upper: Option<&[u8]>) -> Option<merge::Slice<'a>> {
-        let end = upper.map_or(Bound::Unbounded, Bound::Excluded);
+        let (first, end) = (Probe::of(lower), upper.map(Probe::of));
+        let end = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end as &dyn Keyed));
         let empty = upper.is_some_and(|upper| upper <= lower);
-        (!empty).then(|| self.items.range::<[u8], _>((Bound::Included(lower), end)))
+        (!empty).then(|| self.items.range::<dyn Keyed, _>((Bound::Included(&first as &dyn Keyed), end)))
     }
 }
 

@@ -1,12 +1,12 @@
 //! Generations of a table read as one: in key order, what the newest one holds of each key.
 
-use super::generation::Held;
+use super::{generation::Held, key::HeldKey};
 use std::{collections::btree_map, rc::Rc};
 
 /// A part of one generation.
-pub(super) type Slice<'a> = btree_map::Range<'a, Rc<[u8]>, Held>;
+pub(super) type Slice<'a> = btree_map::Range<'a, HeldKey, Held>;
 
-type Item<'a> = (&'a Rc<[u8]>, &'a Held);
+type Item<'a> = (&'a HeldKey, &'a Held);
 
 /// The merged items of slices.
 pub(super) struct Merge<'a> {
@@ -31,10 +31,10 @@ fn advance<'a>(slice: &mut Slice<'a>, reverse: bool) -> Option<Item<'a>> {
 }
 
 impl<'a> Iterator for Merge<'a> {
-    type Item = Item<'a>;
+    type Item = (&'a Rc<[u8]>, &'a Held);
 
     /// The first item in order; of equal keys the newest.
-    fn next(&mut self) -> Option<Item<'a>> {
+    fn next(&mut self) -> Option<Self::Item> {
         let heads = self.sources.iter().filter_map(|(_, next)| *next);
         // Both pick the first of equal keys, which is the newest.
         let first = if self.reverse {
@@ -47,6 +47,6 @@ impl<'a> Iterator for Merge<'a> {
                 *next = advance(slice, self.reverse);
             }
         }
-        Some(first)
+        Some((first.0.bytes(), first.1))
     }
 }

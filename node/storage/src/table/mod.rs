@@ -12,6 +12,7 @@
 //! It knows nothing of slots, of the log, of budgets or of what the tree holds.
 
 mod generation;
+mod key;
 mod merge;
 
 pub(crate) use generation::{Held, held_bytes};

@@ -190,7 +190,7 @@ proptest! {
             }
             let taken: u64 = generations(&table)
                 .flat_map(|generation| generation.slice(&[], None).expect("a range"))
-                .map(|(key, held)| held_bytes(key, held.as_deref()))
+                .map(|(key, held)| held_bytes(key.bytes(), held.as_deref()))
                 .sum();
             prop_assert_eq!(table.bytes(), taken);
         }

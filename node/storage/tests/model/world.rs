@@ -28,8 +28,9 @@ use std::{
 const STEPS: u64 = 500;
 /// Crashes of a run, at least.
 const CRASHES: u64 = 5;
-/// Longer than an idle log takes to cover its last frame.
-const COVERED_WITHIN: Duration = Duration::from_millis(40);
+/// Longer than an idle log takes to cover its last frame, and to write the covering one once more: the disk may have lost
+/// both.
+const COVERED_WITHIN: Duration = Duration::from_millis(1_100);
 /// Those that are there now and then; two have room for what splits make.
 pub const PARTITIONS: [PartitionId; 5] =
     [PartitionId(0), PartitionId(4), PartitionId(9), PartitionId(12), PartitionId(17)];
