@@ -456,3 +456,28 @@ fn a_process_that_is_killed_leaves_nothing_that_a_later_power_cut_takes_back() {
     let (_, after) = open(&TestRuntime::new(7), &cut, config()).unwrap();
     assert_eq!(after.partitions[0].last_slot, Slot(2), "what was seen stays");
 }
+
+#[test]
+fn a_frame_that_was_put_over_the_one_it_covers_is_no_end_of_the_log() {
+    let disk = MemoryDisk::automatic();
+    let runtime = TestRuntime::new(1);
+    let (engine, _) = open(&runtime, &disk, config()).unwrap();
+    runtime.block_on(&disk, engine.create_partition(P1, G1, b"meta")).unwrap();
+    runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"v")).unwrap()).unwrap();
+    runtime.pass(&disk, Duration::from_millis(12));
+    runtime.block_on(&disk, engine.close()).unwrap();
+    let history = disk.history();
+    let [.., covered, covering] = &history[..] else { panic!("two writes") };
+    assert_eq!((covered.file, covered.offset + covered.bytes.len() as u64), (covering.file, covering.offset));
+    let mut content = disk.content(covering.file);
+    let (first, last) = (covered.offset as usize, covering.offset as usize);
+    content[first..first + covering.bytes.len()].copy_from_slice(&covering.bytes);
+    content[last..last + covering.bytes.len()].fill(0);
+    let disk = disk.cut_power(|_, _, _| false);
+    disk.set_content(covering.file, content);
+    match open(&TestRuntime::new(2), &disk, config()) {
+        Err(OpenError::Corrupt { offset, .. }) => assert_eq!(offset, covered.offset),
+        Ok((_, recovery)) => panic!("{} entries were found", recovery.entries),
+        Err(error) => panic!("{error}"),
+    }
+}

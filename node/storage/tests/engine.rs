@@ -696,26 +696,3 @@ fn operations_of_one_entry_are_applied_in_order() {
     assert_eq!(items(&runtime, &disk, &engine, P1), [(b"k".to_vec(), b"22".to_vec())]);
     assert_eq!(engine.statistics().table_bytes, 32 + 32 + TABLE_ITEM_OVERHEAD_BYTES);
 }
-
-#[test]
-fn a_frame_that_was_put_over_the_one_it_covers_is_no_end_of_the_log() {
-    let disk = MemoryDisk::automatic();
-    let (runtime, engine) = started(&disk);
-    runtime.block_on(&disk, engine.append_next(P1, put(1, "k", b"v")).unwrap()).unwrap();
-    runtime.pass(&disk, Duration::from_millis(12));
-    runtime.block_on(&disk, engine.close()).unwrap();
-    let history = disk.history();
-    let [.., covered, covering] = &history[..] else { panic!("two writes") };
-    assert_eq!((covered.file, covered.offset + covered.bytes.len() as u64), (covering.file, covering.offset));
-    let mut content = disk.content(covering.file);
-    let (first, last) = (covered.offset as usize, covering.offset as usize);
-    content[first..first + covering.bytes.len()].copy_from_slice(&covering.bytes);
-    content[last..last + covering.bytes.len()].fill(0);
-    let disk = disk.cut_power(|_, _, _| false);
-    disk.set_content(covering.file, content);
-    match open(&TestRuntime::new(2), &disk, config()) {
-        Err(OpenError::Corrupt { offset, .. }) => assert_eq!(offset, covered.offset),
-        Ok((_, recovery)) => panic!("{} entries were found", recovery.entries),
-        Err(error) => panic!("{error}"),
-    }
-}

@@ -171,8 +171,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     pub(super) fn is_nearly_full(&self) -> bool {
         let partitions = self.inner.partitions.borrow();
         let log = self.inner.log.borrow();
-        let tables = partitions.bytes() > partitions.bytes_max() / 4 * 3;
-        tables || 4 * log.ring.live_count() > 3 * log.ring.files_max()
+        partitions.is_nearly_full() || 4 * log.ring.live_count() > 3 * log.ring.files_max()
     }
 
     fn due(&self) -> Option<Vec<PartitionId>> {
