@@ -50,11 +50,11 @@ pub struct Extents {
     /// Free blocks that the next allocations are cut from, one behind the other.
     run: Range<u64>,
     unpublished: ExtentSet,
-    /// Released, for the next flip.
-    released: ExtentSet,
+    /// Released, for the next flip. They are not joined to one: that would be as much work as there are runs, at once.
+    released: Vec<ExtentSet>,
     /// Released by the flip under way, with its sequence.
-    flipping: Option<(u64, ExtentSet)>,
-    /// Released by durable flips, with their sequences, rising.
+    flipping: Option<(u64, Vec<ExtentSet>)>,
+    /// Released by durable flips, with their sequences, not falling.
     waiting: VecDeque<(u64, ExtentSet)>,
     /// Sequences at which snapshots were taken that are still held, rising, with their number.
     pins: VecDeque<(u64, u64)>,
@@ -75,7 +75,7 @@ impl Extents {
             free: FreeMap::new(free),
             run: 0..0,
             unpublished: ExtentSet::new(),
-            released: ExtentSet::new(),
+            released: Vec::new(),
             flipping: None,
             waiting: VecDeque::new(),
             pins: VecDeque::new(),
@@ -139,15 +139,12 @@ impl Extents {
         blocks.iter().for_each(|run| self.unpublished.remove(run));
     }
 
-    /// The next flip does not refer to these blocks any more.
-    pub fn release(&mut self, blocks: &ExtentSet) {
-        for run in blocks.iter() {
-            assert!(
-                run.start >= HEAD_BLOCKS && run.end <= self.blocks_total && !self.free.set().contains(&run),
-                "only what is used is released"
-            );
-            self.released.insert(run);
-        }
+    /// The next flip does not refer to these blocks any more. One that is free already, or released twice, stops the node
+    /// when the flip's map is put together.
+    pub fn release(&mut self, blocks: ExtentSet) {
+        let (Some(first), Some(last)) = (blocks.first(), blocks.last()) else { return };
+        assert!(first.start >= HEAD_BLOCKS && last.end <= self.blocks_total, "only what is used is released");
+        self.released.push(blocks);
     }
 
     /// Begins a flip and returns its sequence: what was released so far is free once it is durable.
@@ -163,7 +160,7 @@ impl Extents {
         let (begun, released) = self.flipping.take().expect("a flip was begun");
         assert_eq!(begun, sequence, "flips become durable in order");
         self.durable = sequence;
-        self.waiting.push_back((sequence, released));
+        self.waiting.extend(released.into_iter().map(|blocks| (sequence, blocks)));
     }
 
     /// Keeps everything that the last durable flip and later ones refer to, until
@@ -220,11 +217,15 @@ impl Extents {
         self.freed.drain(..)
     }
 
+    fn flipping(&self) -> impl Iterator<Item = &ExtentSet> {
+        self.flipping.iter().flat_map(|(_, released)| released)
+    }
+
     /// The accounts.
     pub fn used(&self) -> SpaceUsed {
         let free_blocks = self.free.set().blocks() + (self.run.end - self.run.start);
-        let pending_blocks =
-            self.released.blocks() + self.flipping.as_ref().map_or(0, |(_, released)| released.blocks());
+        let pending = self.released.iter().chain(self.flipping());
+        let pending_blocks = pending.map(ExtentSet::blocks).sum();
         let pinned_blocks = self.waiting.iter().map(|(_, released)| released.blocks()).sum();
         let all = self.blocks_total - HEAD_BLOCKS;
         SpaceUsed {
@@ -240,7 +241,7 @@ impl Extents {
     /// allocated before.
     pub fn encoded_free_bytes_max(&self, more: usize) -> usize {
         let waiting: usize = self.waiting.iter().map(|(_, released)| released.run_count()).sum();
-        let flipping = self.flipping.as_ref().map_or(0, |(_, released)| released.run_count());
+        let flipping: usize = self.flipping().map(ExtentSet::run_count).sum();
         let runs = self.free.set().run_count() + 2 + self.unpublished.run_count() + flipping + waiting + more;
         encoded_bytes_max(runs, self.blocks_total)
     }
@@ -248,13 +249,14 @@ impl Extents {
     /// Appends the blocks that are free after a crash right behind the flip under way: all but those
     /// that its catalogue refers to. Everything in that catalogue is published.
     pub fn encode_free(&self, bytes: &mut Vec<u8>) {
-        let (_, flipping) = self.flipping.as_ref().expect("a free map belongs to a flip");
+        assert!(self.flipping.is_some(), "a free map belongs to a flip");
         let mut run = ExtentSet::new();
         if !self.run.is_empty() {
             run.insert(self.run.clone());
         }
         let waiting = self.waiting.iter().map(|(_, released)| released);
-        encode_sets([self.free.set(), &run, &self.unpublished, flipping].into_iter().chain(waiting), bytes);
+        let free = [self.free.set(), &run, &self.unpublished];
+        encode_sets(free.into_iter().chain(self.flipping()).chain(waiting), bytes);
     }
 
     /// Reads a free map of a file of `blocks_total` from the front of `bytes`.

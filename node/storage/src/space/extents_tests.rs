@@ -141,7 +141,7 @@ impl World {
             }
             8..12 => {
                 if let Some(extent) = Self::take(used, random) {
-                    extents.release(&set(&[extent]));
+                    extents.release(set(&[extent]));
                     let sequence = model.durable + 1 + u64::from(model.flipping);
                     model.set(extent, &[Block::Used], Block::Released(sequence));
                 }
@@ -247,7 +247,7 @@ fn a_released_extent_is_free_when_its_flip_is_durable_and_older_pins_are_gone() 
     let flip = extents.begin_flip();
     extents.flip_durable(flip);
     let pin = extents.pin();
-    extents.release(&set(&[all]));
+    extents.release(set(&[all]));
     assert_eq!((extents.allocate(1), extents.used().pending_blocks), (None, BLOCKS - HEAD_BLOCKS));
     let flip = extents.begin_flip();
     assert_eq!(extents.allocate(1), None);
@@ -263,12 +263,25 @@ fn a_released_extent_is_free_when_its_flip_is_durable_and_older_pins_are_gone() 
 }
 
 #[test]
-#[should_panic(expected = "are in the set already")]
+#[should_panic(expected = "the sets are disjoint")]
 fn releasing_a_block_twice_is_a_bug_that_stops_the_node() {
     let mut extents = all_free();
     let extent = extents.allocate(4).unwrap();
-    extents.release(&set(&[extent]));
-    extents.release(&set(&[Extent { blocks: 1, ..extent }]));
+    extents.release(set(&[extent]));
+    extents.release(set(&[Extent { blocks: 1, ..extent }]));
+    extents.begin_flip();
+    extents.encode_free(&mut Vec::new());
+}
+
+#[test]
+#[should_panic(expected = "the sets are disjoint")]
+fn releasing_a_free_block_is_a_bug_that_stops_the_node() {
+    let mut extents = all_free();
+    let extent = extents.allocate(4).unwrap();
+    extents.abandon(&set(&[extent]));
+    extents.release(set(&[extent]));
+    extents.begin_flip();
+    extents.encode_free(&mut Vec::new());
 }
 
 #[test]

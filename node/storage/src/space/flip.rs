@@ -130,10 +130,10 @@ impl<D: Disk, R: Runtime> Inner<D, R> {
         assert!(space.flipping.is_none(), "one flip at a time");
         for (allocated, released) in blocks {
             space.extents.publish(&allocated);
-            space.extents.release(&released);
+            space.extents.release(released);
         }
         space.extents.publish(&set(&pieces));
-        space.extents.release(&set(&std::mem::replace(&mut space.catalogue, pieces.clone())));
+        space.extents.release(set(&std::mem::replace(&mut space.catalogue, pieces.clone())));
         let sequence = space.extents.begin_flip();
         let bytes = catalogue.encode(sequence, &space.extents);
         let blocks_total = space.extents.blocks_total();

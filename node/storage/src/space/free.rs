@@ -50,6 +50,11 @@ impl ExtentSet {
         self.iter().next()
     }
 
+    /// The last run.
+    pub fn last(&self) -> Option<Range<u64>> {
+        self.runs.last_key_value().map(|(&first, &blocks)| first..first + blocks)
+    }
+
     /// Whether all of `range` is in the set.
     pub fn contains(&self, range: &Range<u64>) -> bool {
         self.run_at(range.start).is_some_and(|run| run.end >= range.end)
@@ -199,30 +204,18 @@ pub(super) fn encode_sets<'a>(sets: impl IntoIterator<Item = &'a ExtentSet>, byt
 
 /// The runs of the union of disjoint sets, in order and coalesced.
 fn union<'a>(sets: impl IntoIterator<Item = &'a ExtentSet>) -> Vec<Range<u64>> {
-    let mut iterators: Vec<_> = sets.into_iter().map(|set| set.iter().peekable()).collect();
-    let mut union: Vec<Range<u64>> = Vec::new();
-    loop {
-        // The set that begins first, and where another one takes over: most runs are in one set.
-        let (mut first, mut first_start, mut next_start) = (None, u64::MAX, u64::MAX);
-        for (index, runs) in iterators.iter_mut().enumerate() {
-            let Some(start) = runs.peek().map(|run| run.start) else { continue };
-            if start < first_start {
-                (first, next_start, first_start) = (Some(index), first_start, start);
-            } else {
-                next_start = next_start.min(start);
-            }
+    let mut union: Vec<Range<u64>> = sets.into_iter().flat_map(ExtentSet::iter).collect();
+    // Each set is in order already, which this sort makes use of.
+    union.sort_by_key(|run| run.start);
+    union.dedup_by(|run, before| {
+        assert!(before.end <= run.start, "the sets are disjoint");
+        let follows = before.end == run.start;
+        if follows {
+            before.end = run.end;
         }
-        let Some(first) = first else { return union };
-        while let Some(run) = iterators[first].next_if(|run| run.start < next_start) {
-            match union.last_mut() {
-                Some(last) if last.end == run.start => last.end = run.end,
-                last => {
-                    assert!(last.is_none_or(|last| last.end < run.start), "the sets are disjoint");
-                    union.push(run);
-                }
-            }
-        }
-    }
+        follows
+    });
+    union
 }
 
 /// Reads what [`encode_sets`] wrote; all runs must lie in `within`.
