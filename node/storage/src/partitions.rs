@@ -7,6 +7,7 @@ use crate::{
     engine::{Entry, Operation, RecoveredPartition},
     error::{Refused, Shared},
     limits::KEPT_PART,
+    pace::hurried,
     partition::{Partition, cost},
     space::{Catalogue, CataloguedPartition},
     wal::{
@@ -16,11 +17,6 @@ use crate::{
 };
 use evenkeel_model::{Generation, PartitionId, Slot};
 use std::{cell::Cell, collections::HashMap, rc::Rc};
-
-/// Above this much of a budget merges hurry, and the rest of it is given out as they go on.
-fn nearly_full(budget: u64) -> u64 {
-    budget / 4 * 3
-}
 
 /// All partitions of a shard.
 #[derive(Debug)]
@@ -69,7 +65,7 @@ impl Progress {
         let from = self.from_bytes.get().min(most);
         let (items, merged) = (self.items.max(1), self.merged.get().min(self.items));
         let now = from + (most - from) * (items + 3 * merged) / (4 * items);
-        now.max(nearly_full(budget)).min(most)
+        now.max(hurried(budget)).min(most)
     }
 }
 
@@ -137,11 +133,6 @@ impl Partitions {
     /// The budget of [`bytes`](Self::bytes).
     pub(crate) fn bytes_max(&self) -> u64 {
         self.bytes_max
-    }
-
-    /// Whether writes will soon be refused if merges do not hurry.
-    pub(crate) fn is_nearly_full(&self) -> bool {
-        self.bytes > nearly_full(self.bytes_max)
     }
 
     pub(crate) fn pending_bytes(&self) -> u64 {

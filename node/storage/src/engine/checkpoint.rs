@@ -19,7 +19,7 @@ use crate::{
     disk::{BLOCK_BYTES, Disk},
     error::{TooManyFrozen, WalFailed},
     limits::STUCK_AGAIN_NS,
-    pace::Pace,
+    pace::{self, Pace},
     partition::Partition,
     partitions::{Gone, Progress},
     runtime::Runtime,
@@ -163,15 +163,15 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
     fn pressed(&self) -> (bool, bool) {
         let partitions = self.inner.partitions.borrow();
         let log = self.inner.log.borrow();
-        let table = partitions.bytes() > partitions.bytes_max() / 2;
-        (table, 2 * log.ring.live_count() > log.ring.files_max())
+        let table = partitions.bytes() > pace::due(partitions.bytes_max());
+        (table, log.ring.live_count() > pace::due(log.ring.files_max() as u64) as usize)
     }
 
-    /// Whether writes will soon be refused if merges do not hurry.
-    pub(super) fn is_nearly_full(&self) -> bool {
-        let partitions = self.inner.partitions.borrow();
-        let log = self.inner.log.borrow();
-        partitions.is_nearly_full() || 4 * log.ring.live_count() > 3 * log.ring.files_max()
+    /// How much merges are needed, by the fuller of tables and log.
+    pub(super) fn pressure(&self) -> f64 {
+        let (partitions, log) = (self.inner.partitions.borrow(), self.inner.log.borrow());
+        let of_log = pace::pressure(log.ring.live_count() as u64, log.ring.files_max() as u64);
+        of_log.max(pace::pressure(partitions.bytes(), partitions.bytes_max()))
     }
 
     fn due(&self) -> Option<Vec<PartitionId>> {
@@ -295,7 +295,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         } else {
             {
                 let engine = self.clone();
-                let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
+                let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.pressure()));
                 let place = Place { partition: merging.id, limits: self.inner.limits };
                 let table = &merging.frozen.table;
                 let room = MakingRoom::begin(self, table);

@@ -15,6 +15,9 @@ use crate::{
 use evenkeel_model::{Ballot, Generation, PartitionId, Timestamp};
 use std::rc::Rc;
 
+/// How much a load is needed at least, as [`Pace`] has it: it pauses for half of the time.
+const LOAD_PRESSURE: f64 = 2.0 / 3.0;
+
 /// A partition to be loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct NewPartition<'a> {
@@ -107,7 +110,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         self.flip().await.map_err(|reason| LoadError::NotDurable { id, reason })
     }
 
-    /// Writes the items that `next` yields, whose keys rise, for a partition. It pauses as merges do.
+    /// Writes the items that `next` yields, whose keys rise, for a partition. It pauses as merges do, but half of the time
+    /// at most: somebody waits for it.
     ///
     /// # Errors
     /// A key out of order, or the page file takes nothing.
@@ -119,7 +123,8 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let mut batch = self.inner.pages.batch();
         let place = Place { partition: id, limits: self.inner.limits };
         let engine = self.clone();
-        let pace = Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.is_nearly_full()));
+        let pace =
+            Pace::new(self.inner.runtime.clone(), Rc::new(move || engine.pressure().max(LOAD_PRESSURE)));
         let root = tree::load(&mut batch, place, &pace, next).await.map_err(|fault| match fault {
             LoadFault::OutOfOrder(key) => LoadError::OutOfOrder { key },
             LoadFault::Space(error) => CheckpointError::from(error).into(),

@@ -177,7 +177,7 @@ impl<D: Disk, R: Runtime> Engine<D, R> {
         let mut root = splitting.tree;
         if !splitting.table.is_empty() {
             // The owner waits for this: no pauses.
-            let pace = Pace::new(self.inner.runtime.clone(), Rc::new(|| true));
+            let pace = Pace::new(self.inner.runtime.clone(), Rc::new(|| 1.0));
             root = tree::merge(pages, &mut batch, place, root, &splitting.table, &pace, &|| ()).await?;
             batch.flush().await?;
         }

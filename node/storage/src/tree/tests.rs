@@ -72,7 +72,7 @@ impl World {
         }
         let pinned = table.pin(Slot(1)).unwrap();
         let (pages, place, root) = (&self.pages, self.place, self.root);
-        let pace = Pace::new(self.runtime.clone(), Rc::new(|| false));
+        let pace = Pace::new(self.runtime.clone(), Rc::new(|| 0.0));
         self.root = self.runtime.block_on(&self.disk, async {
             let mut batch = pages.batch();
             let root = merge(pages, &mut batch, place, root, &pinned, &pace, &|| ()).await.unwrap();
