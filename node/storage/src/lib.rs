@@ -13,6 +13,7 @@ mod bytes;
 pub mod disk;
 pub mod engine;
 pub mod error;
+mod heads;
 pub mod limits;
 #[cfg(feature = "fault-disk")]
 pub mod memory;

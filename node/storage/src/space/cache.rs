@@ -15,20 +15,24 @@ use super::{
 };
 use crate::{
     disk::{Disk, DiskError, FileId},
+    heads::Heads,
     mistakes,
     runtime::Runtime,
 };
 use quick_cache::{Lifecycle, Weighter, unsync};
 use std::{
-    cell::{Cell, RefCell},
+    cell::{OnceCell, RefCell},
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
     ops::{Deref, Range},
     rc::Rc,
 };
 
-/// What a page costs besides its bytes: its buffer's header, its entry and its place in the table.
-const PAGE_OVERHEAD_BYTES: u64 = 160;
+/// What a page costs besides its bytes and the heads of its keys: its buffer's header, its entry and its place in the
+/// table.
+const PAGE_OVERHEAD_BYTES: u64 = 192;
+/// How many times a page is larger than the heads of its keys may be.
+const PAGE_TO_HEADS: usize = 32;
 /// Leaves always get one part in so many.
 const LEAF_SHARE: u64 = 16;
 /// What inner pages take from leaves, they take in so many steps: each change of a capacity costs the
@@ -42,22 +46,25 @@ pub struct Page<B>(Rc<Shared<B>>);
 #[derive(Debug)]
 struct Shared<B> {
     buffer: B,
-    sound: Cell<Option<PageKind>>,
+    sound: OnceCell<(PageKind, Heads)>,
 }
 
 impl<B> Page<B> {
     pub(super) fn new(buffer: B) -> Self {
-        Page(Rc::new(Shared { buffer, sound: Cell::new(None) }))
+        Page(Rc::new(Shared { buffer, sound: OnceCell::new() }))
     }
 
-    /// Whether it was found to be a sound page of a kind: then it is not looked through again.
-    pub fn is_sound(&self, kind: PageKind) -> bool {
-        self.0.sound.get() == Some(kind)
+    /// The heads of its keys, if it was found to be a sound page of a kind: then it is not looked through again.
+    pub(crate) fn sound(&self, kind: PageKind) -> Option<&Heads> {
+        self.0.sound.get().filter(|(of, _)| *of == kind).map(|(_, heads)| heads)
     }
+}
 
-    /// It was looked through.
-    pub fn set_sound(&self, kind: PageKind) {
-        self.0.sound.set(Some(kind));
+impl<B: Deref<Target = [u8]>> Page<B> {
+    /// It was looked through, and has so many keys.
+    pub(crate) fn set_sound<'a>(&'a self, kind: PageKind, count: usize, key: impl Fn(usize) -> &'a [u8]) {
+        let heads = || Heads::of(count, key, self.len() / PAGE_TO_HEADS);
+        self.0.sound.get_or_init(|| (kind, heads()));
     }
 }
 
@@ -134,12 +141,17 @@ struct Entry<B> {
     page: Page<B>,
 }
 
+/// Memory that a page takes at most.
+const fn page_cost(page_bytes: usize) -> u64 {
+    (page_bytes + page_bytes / PAGE_TO_HEADS) as u64 + PAGE_OVERHEAD_BYTES
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Bytes;
 
 impl<B> Weighter<u64, Entry<B>> for Bytes {
     fn weight(&self, _first_block: &u64, entry: &Entry<B>) -> u64 {
-        entry.reference.extent.bytes() as u64 + PAGE_OVERHEAD_BYTES
+        page_cost(entry.reference.extent.bytes())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
 use std::{cell::Cell, future::Future};
 
 const BLOCKS: u64 = 4096;
-const PAGE_BYTES: u64 = BLOCK_BYTES as u64 + PAGE_OVERHEAD_BYTES;
+const PAGE_BYTES: u64 = page_cost(BLOCK_BYTES);
 
 /// A disk with a different page in each block, and an empty cache for `pages` of them.
 fn cache(pages: u64) -> (TestRuntime, MemoryDisk, PageCache<MemoryDisk>) {

@@ -1,11 +1,9 @@
 //! Keys of a table's map, with their first bytes beside them.
 //!
-//! A map that holds pointers to keys follows one with each comparison, to memory that is in no cache. Encoded keys
-//! begin with a hash, so their first eight bytes nearly always decide.
+//! A map that holds pointers to keys would follow one with each comparison.
 
+use crate::heads::head_of;
 use std::{borrow::Borrow, cmp::Ordering, rc::Rc};
-
-const HEAD_BYTES: usize = 8;
 
 /// A key that is held.
 #[derive(Clone, Debug)]
@@ -26,13 +24,6 @@ pub(super) trait Keyed {
     fn head(&self) -> u64;
     /// All bytes.
     fn bytes(&self) -> &[u8];
-}
-
-fn head_of(bytes: &[u8]) -> u64 {
-    let mut head = [0; HEAD_BYTES];
-    let count = bytes.len().min(HEAD_BYTES);
-    head[..count].copy_from_slice(&bytes[..count]);
-    u64::from_be_bytes(head)
 }
 
 impl HeldKey {

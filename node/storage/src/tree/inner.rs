@@ -15,12 +15,14 @@
 //! one that does, not the key of an item. The first entry's is empty and not counted in the prefix: all
 //! keys before the second separator are below it.
 
-use super::page::{
-    KEY_LENGTH_BYTES, KIND_INNER, OFFSET_BYTES, PageHeader, PageView, PageWriter, common_bytes,
+use super::{
+    View,
+    page::{KEY_LENGTH_BYTES, KIND_INNER, OFFSET_BYTES, PageHeader, PageView, PageWriter, common_bytes},
 };
 use crate::{
     bytes::{u32_at, u64_at, u128_at},
-    space::{DecodeFault, Extent, HEAD_BLOCKS, PageReference},
+    heads::Heads,
+    space::{DecodeFault, Extent, HEAD_BLOCKS, PageKind, PageReference},
 };
 
 /// Bytes of a child reference.
@@ -84,11 +86,6 @@ impl<'a> InnerView<'a> {
         Ok((header, InnerView(view)))
     }
 
-    /// An inner page that was opened before; as [`PageView::reopen`].
-    pub fn reopen(bytes: &'a [u8]) -> Self {
-        InnerView(PageView::reopen(bytes))
-    }
-
     /// How many children there are, at least one.
     pub fn count(&self) -> usize {
         self.0.count()
@@ -113,16 +110,28 @@ impl<'a> InnerView<'a> {
 
     /// The child that `key` is below.
     pub fn find(&self, key: &[u8]) -> usize {
-        let before = self.0.count_before(key, 1..self.count());
-        let next = before + 1;
-        let is_separator =
-            next < self.count() && key.strip_prefix(self.0.prefix()) == Some(self.0.entry(next).0);
-        if is_separator { next } else { before }
+        self.0.count_to(key).saturating_sub(1)
     }
 
     /// The child that the greatest key before `key` is below, if there is such a key.
     pub fn find_before(&self, key: &[u8]) -> usize {
-        self.0.count_before(key, 1..self.count())
+        self.0.count_before(key).saturating_sub(1)
+    }
+}
+
+impl<'a> View<'a> for InnerView<'a> {
+    const KIND: PageKind = PageKind::Inner;
+
+    fn open(bytes: &'a [u8]) -> Result<(PageHeader, Self), DecodeFault> {
+        InnerView::open(bytes)
+    }
+
+    fn reopen(bytes: &'a [u8], heads: &'a Heads) -> Self {
+        InnerView(PageView::reopen(bytes, heads))
+    }
+
+    fn page(&self) -> &PageView<'a> {
+        &self.0
     }
 }
 

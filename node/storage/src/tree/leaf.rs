@@ -3,11 +3,17 @@
 //! Behind the rest of its key an entry holds the stored item, up to its end. An item larger than a leaf
 //! is a leaf of its own, in an extent of its own size.
 
-use super::page::{
-    KEY_LENGTH_BYTES, KIND_LEAF, OFFSET_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView, PageWriter,
-    common_bytes,
+use super::{
+    View,
+    page::{
+        KEY_LENGTH_BYTES, KIND_LEAF, OFFSET_BYTES, PAGE_HEADER_BYTES, PageHeader, PageView, PageWriter,
+        common_bytes,
+    },
 };
-use crate::space::DecodeFault;
+use crate::{
+    heads::Heads,
+    space::{DecodeFault, PageKind},
+};
 
 /// Bytes that an item takes in a leaf beside its key and image.
 pub const ITEM_OVERHEAD_BYTES: usize = OFFSET_BYTES + KEY_LENGTH_BYTES;
@@ -27,11 +33,6 @@ impl<'a> LeafView<'a> {
             return Err(DecodeFault { what: "level of a leaf", at: 7, found: header.level.into() });
         }
         Ok((header, LeafView(view)))
-    }
-
-    /// A leaf that was opened before; as [`PageView::reopen`].
-    pub fn reopen(bytes: &'a [u8]) -> Self {
-        LeafView(PageView::reopen(bytes))
     }
 
     /// How many items there are, at least one.
@@ -54,7 +55,23 @@ impl<'a> LeafView<'a> {
 
     /// The first item whose key is `key` or behind it.
     pub fn first_at(&self, key: &[u8]) -> usize {
-        self.0.count_before(key, 0..self.count())
+        self.0.count_before(key)
+    }
+}
+
+impl<'a> View<'a> for LeafView<'a> {
+    const KIND: PageKind = PageKind::Leaf;
+
+    fn open(bytes: &'a [u8]) -> Result<(PageHeader, Self), DecodeFault> {
+        LeafView::open(bytes)
+    }
+
+    fn reopen(bytes: &'a [u8], heads: &'a Heads) -> Self {
+        LeafView(PageView::reopen(bytes, heads))
+    }
+
+    fn page(&self) -> &PageView<'a> {
+        &self.0
     }
 }
 

@@ -31,10 +31,14 @@ pub(crate) use split::split;
 
 use crate::{
     disk::{BLOCK_BYTES, Disk, FileId},
+    heads::Heads,
     runtime::Runtime,
     space::{DecodeFault, Page, PageError, PageKind, PageReference, Pages, SpaceError},
 };
 use evenkeel_model::PartitionId;
+use inner::InnerView;
+use leaf::LeafView;
+use page::{PageHeader, PageView};
 
 /// How large pages are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,19 +106,24 @@ async fn leaf_page<D: Disk, R: Runtime>(
     Ok(LeafPage(TreePage { reference, page: pages.read(reference, PageKind::Leaf).await? }))
 }
 
+/// What a page of one kind is looked at as.
+trait View<'a>: Sized {
+    const KIND: PageKind;
+
+    fn open(bytes: &'a [u8]) -> Result<(PageHeader, Self), DecodeFault>;
+    fn reopen(bytes: &'a [u8], heads: &'a Heads) -> Self;
+    fn page(&self) -> &PageView<'a>;
+}
+
 impl<D: Disk> TreePage<D> {
     /// What the page holds, looked through the first time only.
-    fn view<'a, V>(
-        &'a self,
-        kind: PageKind,
-        reopen: impl FnOnce(&'a [u8]) -> V,
-        open: impl FnOnce(&'a [u8]) -> Result<(page::PageHeader, V), DecodeFault>,
-    ) -> Result<V, TreeError> {
-        if self.page.is_sound(kind) {
-            return Ok(reopen(&self.page));
+    fn view<'a, V: View<'a>>(&'a self) -> Result<V, TreeError> {
+        if let Some(heads) = self.page.sound(V::KIND) {
+            return Ok(V::reopen(&self.page, heads));
         }
-        let (_, view) = open(&self.page).map_err(|fault| self.malformed(fault))?;
-        self.page.set_sound(kind);
+        let (_, view) = V::open(&self.page).map_err(|fault| self.malformed(fault))?;
+        let page = view.page();
+        self.page.set_sound(V::KIND, page.count(), |index| page.entry(index).0);
         Ok(view)
     }
 
@@ -125,14 +134,14 @@ impl<D: Disk> TreePage<D> {
 }
 
 impl<D: Disk> InnerPage<D> {
-    fn view(&self) -> Result<inner::InnerView<'_>, TreeError> {
-        self.0.view(PageKind::Inner, inner::InnerView::reopen, inner::InnerView::open)
+    fn view(&self) -> Result<InnerView<'_>, TreeError> {
+        self.0.view()
     }
 }
 
 impl<D: Disk> LeafPage<D> {
-    fn view(&self) -> Result<leaf::LeafView<'_>, TreeError> {
-        self.0.view(PageKind::Leaf, leaf::LeafView::reopen, leaf::LeafView::open)
+    fn view(&self) -> Result<LeafView<'_>, TreeError> {
+        self.0.view()
     }
 }
 

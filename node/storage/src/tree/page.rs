@@ -27,9 +27,11 @@
 use crate::{
     bytes::{u16_at, u32_at, u64_at},
     disk::BLOCK_BYTES,
+    heads::Heads,
     space::DecodeFault,
 };
 use evenkeel_model::PartitionId;
+use std::{cmp::Ordering, ops::Range};
 
 /// The first four bytes of a page.
 pub const PAGE_MAGIC: u32 = 0x454B_5047;
@@ -54,6 +56,8 @@ pub struct PageView<'a> {
     count: usize,
     used: usize,
     prefix: &'a [u8],
+    /// Once it was looked through.
+    heads: Option<&'a Heads>,
 }
 
 /// What the header of a page says beside its kind.
@@ -98,20 +102,23 @@ impl<'a> PageView<'a> {
         let (Some(directory), Some(entries)) = (directory, entries) else {
             return Err(fault("entry count", 20, count as u64));
         };
-        let view = PageView { bytes, count, used, prefix: &bytes[directory..directory + prefix_bytes] };
+        let prefix = &bytes[directory..directory + prefix_bytes];
+        let view = PageView { bytes, count, used, prefix, heads: None };
         view.check_entries(entries, KEY_LENGTH_BYTES + fixed_bytes)?;
         let header = PageHeader { partition: PartitionId(u64_at(bytes, 8)), level: bytes[7] };
         Ok((header, view))
     }
 
-    /// A page that was opened before, without looking at its entries again.
+    /// A page that was opened before, without looking at its entries again, and the heads of what follows the
+    /// prefix in its keys.
     ///
     /// # Panics
     /// There, or later, if the bytes are not those of a page that could be opened.
-    pub fn reopen(bytes: &'a [u8]) -> Self {
+    pub(crate) fn reopen(bytes: &'a [u8], heads: &'a Heads) -> Self {
         let (count, used) = (u32_at(bytes, 20) as usize, u32_at(bytes, 24) as usize);
         let prefix = PAGE_HEADER_BYTES + count * OFFSET_BYTES;
-        PageView { bytes, count, used, prefix: &bytes[prefix..prefix + usize::from(u16_at(bytes, 28))] }
+        let prefix = &bytes[prefix..prefix + usize::from(u16_at(bytes, 28))];
+        PageView { bytes, count, used, prefix, heads: Some(heads) }
     }
 
     /// Every entry begins where the one before ends, and holds its key and `least_bytes`.
@@ -159,21 +166,32 @@ impl<'a> PageView<'a> {
         entry[KEY_LENGTH_BYTES..].split_at(usize::from(u16_at(entry, 0)))
     }
 
-    /// How many entries of `range` have keys before `key`; these must be in order.
-    pub fn count_before(&self, key: &[u8], range: std::ops::Range<usize>) -> usize {
+    /// How many of the first entries have keys before `key`; these must be in order. The key of entry 0 may be
+    /// missing: it is before all others.
+    pub fn count_before(&self, key: &[u8]) -> usize {
+        self.count_while(key, |entry, rest| entry < rest)
+    }
+
+    /// How many have keys up to `key`, itself included.
+    pub fn count_to(&self, key: &[u8]) -> usize {
+        self.count_while(key, |entry, rest| entry <= rest)
+    }
+
+    fn count_while(&self, key: &[u8], goes_before: impl Fn(&[u8], &[u8]) -> bool) -> usize {
         let common = &key[..key.len().min(self.prefix.len())];
         match common.cmp(self.prefix) {
-            std::cmp::Ordering::Less => return 0,
-            std::cmp::Ordering::Greater => return range.len(),
-            std::cmp::Ordering::Equal => {}
+            Ordering::Less => return 0,
+            Ordering::Greater => return self.count,
+            Ordering::Equal => {}
         }
         let rest = &key[self.prefix.len()..];
-        let (mut low, mut high) = (range.start, range.end);
+        let Range { start: mut low, end: mut high } =
+            self.heads.map_or(0..self.count, |heads| heads.around(rest, self.count));
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.entry(middle).0 < rest { low = middle + 1 } else { high = middle }
+            if goes_before(self.entry(middle).0, rest) { low = middle + 1 } else { high = middle }
         }
-        low - range.start
+        low
     }
 }
 
