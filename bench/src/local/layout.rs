@@ -30,6 +30,8 @@ pub const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const WAL_SEGMENT_BYTES: u64 = 8 << 20;
 /// What a shard needs at least.
 const SHARD_MEMORY_BYTES_MIN: u64 = 32 << 20;
+/// One part in so many of a shard's memory is left to all else: frames, buffers, connections, the program.
+const MEMORY_TO_REST: u64 = 8;
 /// Space for the log of a shard.
 const WAL_BYTES_MAX: u64 = 512 << 20;
 /// Copies of partition 0, if there are as many zones.
@@ -231,11 +233,13 @@ pub fn storage_section(memory_mib: u32, made: &Made) -> Result<StorageSection, L
             least_mib: (shards * SHARD_MEMORY_BYTES_MIN) >> 20,
         });
     }
+    let rest = (of_shard / MEMORY_TO_REST).min(of_shard - SHARD_MEMORY_BYTES_MIN);
+    let half = (of_shard - rest) / 2;
     Ok(StorageSection {
         wal_segment_bytes: WAL_SEGMENT_BYTES,
         wal_bytes_max: WAL_BYTES_MAX,
-        table_bytes_max: of_shard / 2,
-        page_cache_bytes: of_shard / 2,
+        table_bytes_max: half,
+        page_cache_bytes: half,
         ..StorageSection::default()
     })
 }

@@ -49,7 +49,8 @@ pub struct DevArguments {
     /// Whether requests must be signed with an access key of the cluster: off, warn or enforce.
     #[arg(long, value_name = "MODE", default_value = "off")]
     authentication: AuthenticationMode,
-    /// Memory of all shards together, in MiB: one half for what is not in trees yet, one for pages of them.
+    /// Memory of all shards together, in MiB: an eighth for buffers and the program, and of the rest one half for what
+    /// is not in trees yet, one for pages of them.
     #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB_DEFAULT)]
     memory_mib: u32,
     /// Show the whole path on a temporary cluster, then exit.
